@@ -104,16 +104,20 @@ class Objective:
 
         Raises InputError when an operation of the network has no second derivative in torch.
         """
+        inputs, targets = batch
         with torch.enable_grad():
             leaves = _leaves(params)
-            points = tuple(leaves.values())
-            loss = self(leaves, buffers, batch)
+            loss = self(leaves, buffers, (inputs.detach(), targets.detach()))
             self._check_loss(loss, batch)
-            slopes = torch.autograd.grad(loss, points, create_graph=True, materialize_grads=True)
+            # The factor 1 asks for a gradient so that an operation without a second derivative notices.
+            one = torch.ones_like(loss, requires_grad=True)
+            slopes = torch.autograd.grad(
+                loss, tuple(leaves.values()), one, create_graph=True, materialize_grads=True
+            )
             along = torch.stack(
                 [(g * vector[name]).sum() for name, g in zip(leaves, slopes, strict=True)]
             ).sum()
-            products = _second_derivative(along, points)
+            products = _second_derivative(along, tuple(leaves.values()))
         product = dict(zip(leaves, products, strict=True))
         check_finite(product, "the Hessian-vector product", LOWER_STEP)
         return product
@@ -180,13 +184,17 @@ def _leaves(params: Parameters) -> Parameters:
 
 
 def _second_derivative(along: torch.Tensor, points: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    if not along.requires_grad:  # the loss is linear in every parameter: its Hessian is zero
-        return tuple(torch.zeros_like(point) for point in points)
+    """The derivative of ``along`` by ``points``, which are leaves without a gradient yet.
+
+    ``backward`` walks the whole graph, where ``autograd.grad`` walks only the ways that reach ``points``: an
+    operation marked as differentiable once cuts its way, and its share would be missing in silence.
+    """
     try:
-        return torch.autograd.grad(along, points, materialize_grads=True)
+        torch.autograd.backward(along)
     except (RuntimeError, NotImplementedError) as error:
         if not any(reason in str(error) for reason in ("not implemented", "differentiate twice")):
             raise
         raise InputError(
             f"an operation of the network has no second derivative ({error}): use the variant 'hf' or 'fo'"
         ) from error
+    return tuple(torch.zeros_like(point) if point.grad is None else point.grad for point in points)
