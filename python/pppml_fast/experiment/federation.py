@@ -1,0 +1,79 @@
+"""The weighted mean of a round: encrypted, and compared with the plain sum of the same quantised updates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pppml_fast.aggregation import Policy, open_federation
+from pppml_fast.experiment.study import Study
+
+__all__ = ["CheckedFederation", "RoundMean"]
+
+Update = list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class RoundMean:
+    """The mean update of a round as one float32 vector, and what it cost (plain JSON values)."""
+
+    vector: NDArray[np.float32]
+    costs: dict[str, Any]
+
+
+class CheckedFederation:
+    """One session of all hospitals in one process, with a plain aggregator beside it as the yardstick."""
+
+    def __init__(self, study: Study) -> None:
+        section = study.config.aggregation
+        common: dict[str, Any] = {
+            "params": study.params,
+            "layout": study.layout,
+            "weights": dict(study.weights),
+            "allow_two_parties": section.allow_two_parties,
+            "policy": Policy(allow_two_parties=section.allow_two_parties),
+        }
+        self._names = study.party_names
+        self._encrypted = open_federation(
+            self._names,
+            protocol=section.protocol,
+            topology=section.topology,
+            sum_check=section.sum_check,
+            **common,
+        )
+        self._plain = open_federation(
+            self._names, protocol="plain", topology="ring", sum_check=None, **common
+        )
+
+    def mean(self, updates: Mapping[str, Update], round_number: int) -> RoundMean:
+        """The weighted mean of the clipped updates.
+
+        Raises what the protocol raises; nothing is released then.
+        """
+        result = self._encrypted.aggregate(dict(updates), round=round_number)
+        plain = self._plain.aggregate(dict(updates), round=round_number)
+        difference = int(np.abs(result.integers - plain.integers).max(initial=0))
+        costs = result.costs
+        clipped = sum(int(count) for count in costs.clipped.values())
+        return RoundMean(
+            result.vector,
+            {
+                "encrypt_s": float(costs.encrypt_s),
+                "add_s": float(costs.add_s),
+                "open_s": float(costs.open_s),
+                "ring_s": float(costs.ring_s),
+                "plain_s": float(plain.costs.ring_s),
+                "bytes_ring": int(costs.bytes_ring),
+                "overhead_bytes": int(costs.bytes_shares + costs.bytes_control),
+                "bytes_per_weight": float(costs.bytes_per_weight),
+                "clipped": clipped,
+                "clipped_share": clipped / (result.vector.size * len(self._names)),
+                "max_difference_from_plain": difference,
+                "identical": result.vector.tobytes() == plain.vector.tobytes(),
+                "transcript": str(result.transcript),
+            },
+        )

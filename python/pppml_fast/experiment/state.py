@@ -1,0 +1,67 @@
+"""Nested training state to JSON plus named tensors and back, bit for bit.
+
+Tensors and arrays go to safetensors, everything else stays readable JSON; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from pppml_fast.errors import DataError
+
+__all__ = ["pack_state", "unpack_state"]
+
+
+def pack_state(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A JSON value and the tensors it refers to.
+
+    Dictionaries, lists, tuples, tensors, arrays, bytes, scalars.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    return _pack(value, "state", tensors), tensors
+
+
+def unpack_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
+    """The value that `pack_state` took apart. Raises DataError when a tensor is missing."""
+    if isinstance(value, list):
+        return [unpack_state(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "dict":
+        return {key: unpack_state(item, tensors) for key, item in content}
+    if kind == "tuple":
+        return tuple(unpack_state(item, tensors) for item in content)
+    if kind == "bytes":
+        return bytes.fromhex(content)
+    if content not in tensors:
+        raise DataError(
+            f"checkpoint lacks the tensor {content!r}; delete the checkpoint to train that method again"
+        )
+    return tensors[content].numpy() if kind == "array" else tensors[content]
+
+
+def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value.detach().clone().contiguous()
+        return {"tensor": name}
+    if isinstance(value, np.ndarray):
+        tensors[name] = torch.from_numpy(np.array(value, order="C"))
+        return {"array": name}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {"dict": [[key, _pack(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [_pack(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]}
+    if isinstance(value, list):
+        return [_pack(item, f"{name}/{index}", tensors) for index, item in enumerate(value)]
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"training state holds {type(value).__name__} at {name!r}, which no checkpoint can keep")

@@ -1,0 +1,208 @@
+"""Everything a run needs, loaded and checked before any work: data, network, layout, parameters, weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from pppml_fast.errors import ConfigError
+from pppml_fast.experiment.config import ExperimentConfig
+from pppml_fast.experiment.data import load_parties
+from pppml_fast.experiment.results import PartyInfo
+from pppml_fast.experiment.tracks import algorithm_of, tracks_of
+from pppml_fast.imaging import Case, NetworkSpec, PartyData, SliceBatches, build_network, segmentation_loss
+from pppml_fast.layout import Layout
+from pppml_fast.learning import (
+    Objective,
+    buffers_of,
+    derive_seed,
+    layout_of,
+    parameters_of,
+    shared_statistics,
+)
+from pppml_fast.params import CkksParams, KeyMode
+
+__all__ = ["Study", "batches_of", "data_fingerprint", "prepare"]
+
+
+LARGEST_SHARE = 0.5
+"""Largest public weight of one hospital; what the members' default policy would refuse anyway, in round 1."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A checked experiment: nothing in it was written or trained yet."""
+
+    config: ExperimentConfig
+    parties: tuple[PartyData, ...]
+    weights: Mapping[str, float]
+    spec: NetworkSpec
+    layout: Layout
+    params: CkksParams
+    weight_count: int
+
+    @property
+    def party_names(self) -> list[str]:
+        """Names of the hospitals, in order."""
+        return [party.name for party in self.parties]
+
+    def network(self, seed: int) -> nn.Module:
+        """The initial network of a seed, the same for every method."""
+        return build_network(self.spec, derive_seed(seed, "network"))
+
+    def objective(self, module: nn.Module) -> Objective:
+        """The training loss on a network."""
+        return Objective(module, segmentation_loss(self.config.task.loss), statistics=self.config.statistics)
+
+    def infos(self) -> tuple[PartyInfo, ...]:
+        """Cases, slices and weight of every hospital."""
+        return tuple(
+            PartyInfo(
+                party.name,
+                len(party.train),
+                len(party.test),
+                sum(case.image.shape[0] for case in party.train),
+                sum(case.image.shape[0] for case in party.test),
+                self.weights[party.name],
+            )
+            for party in self.parties
+        )
+
+
+def prepare(config: ExperimentConfig) -> Study:
+    """Load and check all that a configuration names. Writes nothing.
+
+    Raises ConfigError, DataError or ParameterError, one line each.
+    """
+    for track in tracks_of(config.board):
+        algorithm_of(config, track)
+    parties = load_parties(config.data)
+    return study_of(config, parties)
+
+
+def study_of(config: ExperimentConfig, parties: tuple[PartyData, ...]) -> Study:
+    """The study of a configuration on data already loaded."""
+    _check_parties(config, parties)
+    spec = NetworkSpec(
+        config.network.target, config.network.arguments, config.network.multiple, config.network.window
+    )
+    module = build_network(spec, derive_seed(config.seeds[0], "network"))
+    _check_input(module, config, parties[0].train[0])
+    buffers = buffers_of(module)
+    travelling = {**parameters_of(module), **shared_statistics(module, buffers, config.statistics)}
+    layout = layout_of(travelling, include=config.include, exclude=config.exclude)
+    count = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return Study(config, parties, _weights(config, parties), spec, layout, _ckks(config, len(parties)), count)
+
+
+def batches_of(study: Study, cases: tuple[Case, ...], seed: int) -> SliceBatches:
+    """The batches of one hospital's training cases, from a seed of their own."""
+    task = study.config.task
+    return SliceBatches(
+        cases,
+        batch_size=task.batch_size,
+        seed=seed,
+        neighbours=task.neighbours,
+        augment=task.augment,
+        positive_share=task.positive_share,
+        multiple=study.spec.multiple,
+    )
+
+
+def data_fingerprint(parties: tuple[PartyData, ...]) -> str:
+    """SHA-256 over every name, image and mask, so that a run does not go on over other data."""
+    digest = hashlib.sha256(b"pppml data v1\0")
+    for party in parties:
+        for kind, cases in (("train", party.train), ("test", party.test)):
+            for case in cases:
+                digest.update(f"{party.name}\0{kind}\0{case.name}\0{case.image.shape}\0".encode())
+                digest.update(np.ascontiguousarray(case.image).data)
+                digest.update(np.ascontiguousarray(case.mask).data)
+    return digest.hexdigest()
+
+
+def _check_parties(config: ExperimentConfig, parties: tuple[PartyData, ...]) -> None:
+    least = 2 if config.aggregation.allow_two_parties else 3
+    if len(parties) < least:
+        names = ", ".join(party.name for party in parties)
+        raise ConfigError(
+            f"{len(parties)} parties ({names}) are fewer than {least}: the exact sum of two tells each the "
+            "other's "
+            "update; add a hospital to [data]"
+        )
+    names_seen = [party.name for party in parties]
+    for name in names_seen:
+        if names_seen.count(name) > 1:
+            raise ConfigError(f"party {name!r} occurs twice in [data]; give every hospital its own name")
+
+
+def _check_input(module: nn.Module, config: ExperimentConfig, case: Case) -> None:
+    """One forward pass of a single slice: a network of other channels is found here, not in round 1."""
+    import torch
+
+    channels = 2 * config.task.neighbours + 1
+    side = max(config.network.multiple, 32)
+    try:
+        with torch.no_grad():
+            output = module.eval()(torch.zeros(1, channels, side, side))
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"network {config.network.target!r} does not take {channels} slices as channels "
+            f"(task.neighbours = {config.task.neighbours}): {reason}; set its input channels to {channels}"
+        ) from None
+    finally:
+        module.train()
+    if tuple(output.shape) != (1, 1, side, side):
+        raise ConfigError(
+            f"network {config.network.target!r} gives {tuple(output.shape)} for one slice of {side} x "
+            f"{side}, "
+            f"expected (1, 1, {side}, {side}); set its output channels to 1"
+        )
+
+
+def _weights(config: ExperimentConfig, parties: tuple[PartyData, ...]) -> dict[str, float]:
+    """Public weights with sum 1, from the configuration."""
+    chosen = config.aggregation.weights
+    names = [party.name for party in parties]
+    if isinstance(chosen, dict):
+        odd = sorted(set(chosen) ^ set(names))
+        if odd:
+            raise ConfigError(
+                f"aggregation.weights and the parties differ in {odd[0]!r}; give a weight to each of "
+                f"{', '.join(names)}"
+            )
+        raw = {name: float(chosen[name]) for name in names}
+    elif chosen == "cases":
+        raw = {party.name: float(len(party.train)) for party in parties}
+    else:
+        raw = {name: 1.0 for name in names}
+    total = sum(raw.values())
+    shares = {name: value / total for name, value in raw.items()}
+    heaviest = max(shares, key=lambda name: shares[name])
+    if shares[heaviest] > LARGEST_SHARE + 1e-9 and len(names) > 2:
+        raise ConfigError(
+            f"party {heaviest!r} has weight {shares[heaviest]:.3f}, above the limit of {LARGEST_SHARE}: a "
+            "mean that "
+            "is mostly one hospital's opens that hospital; set aggregation.weights to 'uniform' or lower it"
+        )
+    return shares
+
+
+def _ckks(config: ExperimentConfig, parties: int) -> CkksParams:
+    section = config.aggregation
+    keys: KeyMode = "public" if section.protocol == "initiator" else "collective"
+    if section.params == "auto":
+        return CkksParams.for_sum(
+            parties=parties,
+            clip=section.clip,
+            bits=section.bits,
+            level=section.level,
+            keys=keys,
+            weights="public",
+        )
+    return CkksParams.preset(section.params, parties=parties, clip=section.clip, keys=keys, weights="public")

@@ -1,0 +1,189 @@
+"""One training of the board, round by round, with a checkpoint after every round.
+
+Hospitals train one after another in this process. Every random draw has a seed derived from (seed, purpose,
+round, party), so a run that was killed and goes on ends in the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from pppml_fast.experiment.checkpoint import Checkpoint, CheckpointFolder
+from pppml_fast.experiment.federation import CheckedFederation
+from pppml_fast.experiment.progress import Progress, RoundReport
+from pppml_fast.experiment.study import Study, batches_of
+from pppml_fast.experiment.tracks import algorithm_of
+from pppml_fast.imaging import SliceBatches
+from pppml_fast.learning import (
+    Algorithm,
+    ClientUpdate,
+    Objective,
+    PartyMemory,
+    ServerState,
+    buffers_of,
+    derive_seed,
+    from_vector,
+    merge_statistics,
+    outgoing,
+    parameters_of,
+    recall,
+    remember,
+    seeded,
+    split_mean,
+    to_vector,
+)
+
+__all__ = ["TrackResult", "train_track"]
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """A finished training: each hospital's model, the shared one (None for local), a record per round."""
+
+    models: Mapping[str, ServerState]
+    shared: ServerState | None
+    records: list[dict[str, Any]]
+
+    def sha256(self) -> str:
+        """Hash of all tensors of all models, to compare two runs bit for bit."""
+        digest = hashlib.sha256()
+        states = {**self.models, **({"shared model": self.shared} if self.shared else {})}
+        for name in sorted(states):
+            for key, tensor in sorted(states[name].state_dict().items()):
+                digest.update(f"{name}\0{key}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
+                digest.update(np.ascontiguousarray(tensor.numpy()).data)
+        return digest.hexdigest()
+
+
+class _Track:
+    """The moving parts of one training; `finished` rounds are done."""
+
+    def __init__(self, study: Study, name: str, seed: int) -> None:
+        module = study.network(seed)
+        self.study, self.name, self.seed = study, name, seed
+        self.algorithm: Algorithm = algorithm_of(study.config, name)
+        self.objective: Objective = study.objective(module)
+        initial = self.algorithm.init(parameters_of(module), buffers_of(module))
+        self.shared = initial
+        self.own: dict[str, ServerState] = {party: initial for party in study.party_names}
+        self.memory: dict[str, PartyMemory] = {party: PartyMemory() for party in study.party_names}
+        self.sources: dict[str, SliceBatches] = {
+            party.name: batches_of(study, party.train, derive_seed(seed, "batches", party.name))
+            for party in study.parties
+        }
+        self.records: list[dict[str, Any]] = []
+        self.finished = 0
+
+    def checkpoint(self) -> Checkpoint:
+        state: dict[str, Any] = {
+            "sources": {party: source.state_dict() for party, source in self.sources.items()}
+        }
+        if self.algorithm.federated:
+            state["shared"] = self.shared.state_dict()
+            state["memory"] = {
+                party: {"params": memory.params, "buffers": memory.buffers}
+                for party, memory in self.memory.items()
+            }
+        else:
+            state["own"] = {party: own.state_dict() for party, own in self.own.items()}
+        return Checkpoint(self.finished, state, self.records)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        for party, source in self.sources.items():
+            source.load_state_dict(state["sources"][party])
+        if self.algorithm.federated:
+            self.shared = self.shared.restore(state["shared"])
+            self.memory = {
+                party: PartyMemory(kept["params"], kept["buffers"]) for party, kept in state["memory"].items()
+            }
+        else:
+            self.own = {party: self.own[party].restore(kept) for party, kept in state["own"].items()}
+        self.records, self.finished = checkpoint.records, checkpoint.round
+
+    def train_party(self, party: str, seen: ServerState) -> ClientUpdate:
+        purpose = derive_seed(self.seed, "network noise", self.name, self.finished, party)
+        with seeded(purpose):
+            return self.algorithm.client(seen, self.objective, self.sources[party])
+
+    def local_round(self) -> dict[str, Any]:
+        started = time.perf_counter()
+        losses = {}
+        for party, own in self.own.items():
+            update = self.train_party(party, own)
+            self.own[party] = self.algorithm.apply(own, update.delta, update.buffers)
+            losses[party] = update.loss
+        return _record(losses, time.perf_counter() - started)
+
+    def federated_round(self, federation: CheckedFederation) -> dict[str, Any]:
+        layout = self.study.layout
+        started = time.perf_counter()
+        losses, vectors, memory = {}, {}, {}
+        for party in self.study.party_names:
+            seen = recall(self.shared, self.memory[party])
+            update = self.train_party(party, seen)
+            losses[party] = update.loss
+            memory[party] = remember(seen, update, layout)
+            vectors[party] = to_vector(layout, outgoing(seen, update))
+        seconds = time.perf_counter() - started
+        mean = federation.mean(vectors, self.finished)
+        params, statistics = split_mean(self.shared, from_vector(layout, mean.vector))
+        fresh = merge_statistics(self.shared.buffers, statistics)
+        self.shared = self.algorithm.apply(self.shared, params, fresh)
+        self.memory = memory
+        norm = float(np.linalg.norm(mean.vector.astype(np.float64)))
+        return {**_record(losses, seconds), "update_norm": norm, **mean.costs}
+
+    def result(self) -> TrackResult:
+        if not self.algorithm.federated:
+            return TrackResult(self.own, None, self.records)
+        models = {party: recall(self.shared, self.memory[party]) for party in self.study.party_names}
+        return TrackResult(models, self.shared, self.records)
+
+
+def train_track(
+    study: Study, name: str, seed: int, progress: Progress, folder: CheckpointFolder | None = None
+) -> TrackResult:
+    """Train one track to the end of its rounds, from its last finished round where `folder` holds one.
+
+    Without a folder nothing is written. Raises what training and protocol raise.
+    """
+    torch.set_num_threads(study.config.threads)
+    track = _Track(study, name, seed)
+    kept = folder.load() if folder else None
+    if kept is not None:
+        track.restore(kept)
+        progress.resumed(seed, name, track.finished)
+    rounds = study.config.rounds
+    federation = CheckedFederation(study) if track.algorithm.federated and track.finished < rounds else None
+    while track.finished < rounds:
+        record = track.federated_round(federation) if federation else track.local_round()
+        track.finished += 1
+        track.records.append({"seed": seed, "track": name, "round": track.finished, **record})
+        if folder:
+            folder.save(track.checkpoint())
+        progress.round_done(
+            RoundReport(
+                seed,
+                name,
+                track.finished,
+                rounds,
+                record["loss"],
+                record["train_s"],
+                record.get("ring_s", 0.0),
+            )
+        )
+    return track.result()
+
+
+def _record(losses: dict[str, float], seconds: float) -> dict[str, Any]:
+    mean = math.fsum(losses.values()) / len(losses)
+    return {"loss": mean, "losses": losses, "train_s": seconds}
