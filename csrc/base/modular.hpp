@@ -1,0 +1,104 @@
+// Scalars modulo an NTT prime, for 32- and 64-bit words, usable on host and device.
+//
+// Every function is branch-free in its operands. Ranges stand at the signatures; q is the modulus.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__CUDACC__)
+#define PPPML_HD __host__ __device__ __forceinline__
+#else
+#define PPPML_HD inline
+#endif
+
+namespace pppml {
+
+__extension__ typedef unsigned __int128 Uint128;
+__extension__ typedef __int128 Int128;
+
+template <class Word>
+struct WordTraits;
+template <>
+struct WordTraits<std::uint32_t> {
+  using Double = std::uint64_t;
+  static constexpr unsigned kBits = 32;
+  static constexpr unsigned kMaxModulusBits = 31;
+};
+template <>
+struct WordTraits<std::uint64_t> {
+  using Double = Uint128;
+  static constexpr unsigned kBits = 64;
+  static constexpr unsigned kMaxModulusBits = 60;
+};
+
+// High half of the double-word product.
+template <class Word>
+PPPML_HD Word multiply_high(Word a, Word b) {
+  using Double = typename WordTraits<Word>::Double;
+  return static_cast<Word>((static_cast<Double>(a) * b) >> WordTraits<Word>::kBits);
+}
+
+// a in [0, 2q) -> [0, q)
+template <class Word>
+PPPML_HD Word reduce_once(Word a, Word q) {
+  const Word difference = a - q;
+  const Word borrow = static_cast<Word>(0) - static_cast<Word>(difference >> (WordTraits<Word>::kBits - 1));
+  return difference + (borrow & q);
+}
+
+// a, b in [0, q) -> a + b mod q in [0, q); q < 2^(bits-1), so the sum does not wrap
+template <class Word>
+PPPML_HD Word add_mod(Word a, Word b, Word q) {
+  return reduce_once<Word>(a + b, q);
+}
+
+// a, b in [0, q) -> a - b mod q in [0, q)
+template <class Word>
+PPPML_HD Word subtract_mod(Word a, Word b, Word q) {
+  return reduce_once<Word>(a + q - b, q);
+}
+
+// Shoup's companion of a constant factor w in [0, q): floor(w * 2^bits / q)  [Harvey 2014, section 2]
+template <class Word>
+PPPML_HD Word shoup_companion(Word w, Word q) {
+  using Double = typename WordTraits<Word>::Double;
+  return static_cast<Word>((static_cast<Double>(w) << WordTraits<Word>::kBits) / q);
+}
+
+// any a, w in [0, q) with companion -> a * w mod q in [0, q)
+// The estimated quotient is at most one short for every a < 2^bits, so the remainder is below 2q.
+template <class Word>
+PPPML_HD Word multiply_shoup(Word a, Word w, Word companion, Word q) {
+  const Word quotient = multiply_high(a, companion);
+  return reduce_once<Word>(static_cast<Word>(a * w - quotient * q), q);
+}
+
+// Set-up only (not constant time, not fast): a, b in [0, q) -> a * b mod q
+template <class Word>
+PPPML_HD Word multiply_mod(Word a, Word b, Word q) {
+  using Double = typename WordTraits<Word>::Double;
+  return static_cast<Word>(static_cast<Double>(a) * b % q);
+}
+
+// Set-up only: base^exponent mod q
+template <class Word>
+PPPML_HD Word power_mod(Word base, std::uint64_t exponent, Word q) {
+  Word result = 1 % q;
+  for (; exponent != 0; exponent >>= 1) {
+    if (exponent & 1) result = multiply_mod(result, base, q);
+    base = multiply_mod(base, base, q);
+  }
+  return result;
+}
+
+// |value| < 2^62 -> value mod q in [0, q), with ratio = floor(2^64 / q) and
+// lift = the multiple of q next above 2^62, which makes the operand non-negative.
+template <class Word>
+PPPML_HD Word reduce_signed(std::int64_t value, Word q, std::uint64_t ratio, std::uint64_t lift) {
+  const std::uint64_t positive = static_cast<std::uint64_t>(value) + lift;
+  const std::uint64_t quotient = multiply_high<std::uint64_t>(positive, ratio);
+  const std::uint64_t remainder = positive - quotient * static_cast<std::uint64_t>(q);  // [0, 2q)
+  return static_cast<Word>(reduce_once<std::uint64_t>(remainder, q));
+}
+
+}  // namespace pppml
