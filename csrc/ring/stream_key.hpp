@@ -1,0 +1,28 @@
+// A 32-byte key of a private random stream: drawn from the system, wiped at its end, useless after a fork.
+#pragma once
+
+#include <cstdint>
+
+#include "base/buffer.hpp"
+#include "kernels/contract.hpp"
+
+namespace pppml::ring {
+
+class StreamKey {
+ public:
+  // From the system's generator; throws RequirementError when it fails.
+  static StreamKey from_system();
+  // From the caller's bytes: known answers and tests against the oracle, nothing else.
+  static StreamKey from_bytes(const std::uint8_t* bytes);
+
+  // The key bytes; throws RequirementError in a forked child, which must draw keys of its own.
+  const std::uint8_t* data() const;
+
+ private:
+  StreamKey();
+
+  SecretBuffer<std::uint8_t> bytes_;
+  std::int64_t process_;
+};
+
+}  // namespace pppml::ring
