@@ -1,0 +1,94 @@
+#include "ckks/scheme.hpp"
+
+#include <algorithm>
+
+#include "base/check.hpp"
+#include "ckks/scheme_impl.hpp"
+#include "kernels/registry.hpp"
+
+namespace pppml::ckks {
+
+double SecretKey::squared_norm() const {
+  double sum = 0;
+  for (std::int64_t c : coefficients_) sum += static_cast<double>(c) * static_cast<double>(c);
+  return sum;
+}
+
+std::unique_ptr<Scheme> Scheme::create(const Parameters& parameters, const std::string& backend) {
+  const std::string chosen = kernels::choose_backend(backend);
+  if (parameters.narrow_words()) return std::make_unique<SchemeImpl<std::uint32_t>>(parameters, chosen);
+  return std::make_unique<SchemeImpl<std::uint64_t>>(parameters, chosen);
+}
+
+std::uint64_t Scheme::last_row(const Extent& extent) const {
+  return extent.cut ? parameters_.last_row_length(extent.length) : parameters_.ring_dimension();
+}
+
+std::size_t Scheme::words(const Extent& extent) const {
+  const std::uint64_t blocks = parameters_.block_count(extent.length);
+  if (blocks == 0) return 0;
+  return ((blocks - 1) * parameters_.ring_dimension() + last_row(extent)) * parameters_.primes().size();
+}
+
+kernels::Batch Scheme::batch(const Extent& extent, std::uint64_t start, std::uint64_t stop) const {
+  const std::uint64_t blocks = parameters_.block_count(extent.length);
+  require(start <= stop && stop <= blocks, "block range ", start, " .. ", stop, " is outside the ciphertext's ", blocks,
+          " blocks");
+  const std::uint64_t last = stop == blocks ? last_row(extent) : parameters_.ring_dimension();
+  return {start, static_cast<std::size_t>(stop - start), static_cast<std::size_t>(last)};
+}
+
+std::size_t Scheme::packed_bytes(const Extent& extent, std::uint64_t start, std::uint64_t stop) const {
+  const kernels::Batch range = batch(extent, start, stop);
+  if (range.blocks == 0) return 0;
+  std::size_t bytes = 0;
+  for (std::uint64_t q : parameters_.primes()) {
+    std::size_t bits = 0;
+    for (std::uint64_t rest = q; rest != 0; rest >>= 1) ++bits;
+    bytes += (range.blocks - 1) * ((parameters_.ring_dimension() * bits + 7) / 8);
+    bytes += (range.last_length * bits + 7) / 8;
+  }
+  return bytes;
+}
+
+kernels::Codec Scheme::codec(double weight) const {
+  const bool weighted = parameters_.weights() == WeightPolicy::kPublicWeights;
+  require(weight > 0 && weight <= 1, "weight = ", weight, " is outside (0, 1]; weights are shares that sum to 1");
+  require(weighted || weight == 1, "weight = ", weight,
+          " needs parameters with weights='public', whose headroom counts the shares");
+  kernels::Codec codec{};
+  codec.clip = parameters_.clip();
+  codec.multiplier = weight / parameters_.step();
+  codec.single_precision = parameters_.single_precision();
+  codec.values_per_coefficient = parameters_.values_per_coefficient();
+  codec.base = parameters_.headroom().base;
+  codec.delta = parameters_.headroom().delta;
+  return codec;
+}
+
+void Scheme::unpack_values(const std::int64_t* coefficients, std::uint64_t length, std::int64_t* values) const {
+  const unsigned per_coefficient = parameters_.values_per_coefficient();
+  const std::int64_t base = parameters_.headroom().base;
+  const std::int64_t half = parameters_.headroom().sum_bound;
+  const std::uint64_t degree = parameters_.ring_dimension();
+  for (std::uint64_t start = 0; start < length; start += degree * per_coefficient) {
+    const std::uint64_t left = std::min(length - start, degree * per_coefficient);
+    const bool last = start + left == length;
+    const std::uint64_t row = last ? parameters_.last_row_length(length) : degree;
+    for (std::uint64_t k = 0; k < row; ++k) {
+      std::int64_t rest = *coefficients++;
+      for (unsigned t = 0; t < per_coefficient; ++t) {
+        // Centred remainder: base = 2 * half + 1, so the digits lie in [-half, half].
+        std::int64_t digit = t + 1 == per_coefficient ? rest : rest % base;
+        if (t + 1 != per_coefficient) {
+          digit += digit < -half ? base : 0;
+          digit -= digit > half ? base : 0;
+          rest = (rest - digit) / base;
+        }
+        if (t * row + k < left) values[start + t * row + k] = digit;
+      }
+    }
+  }
+}
+
+}  // namespace pppml::ckks

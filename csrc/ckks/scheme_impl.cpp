@@ -1,0 +1,313 @@
+#include "ckks/scheme_impl.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.hpp"
+#include "base/modular.hpp"
+#include "kernels/gaussian_tables.hpp"
+#include "kernels/registry.hpp"
+
+namespace pppml::ckks {
+namespace {
+
+using kernels::GaussianTable;
+using kernels::QuantizeReport;
+
+constexpr GaussianTable kCollectiveError = {
+    kernels::tables::kCollectiveErrorLargest, kernels::tables::kCollectiveErrorVariance,
+    kernels::tables::kCollectiveErrorHigh, kernels::tables::kCollectiveErrorLow};
+constexpr GaussianTable kCollectiveSecret = {
+    kernels::tables::kCollectiveSecretLargest, kernels::tables::kCollectiveSecretVariance,
+    kernels::tables::kCollectiveSecretHigh, kernels::tables::kCollectiveSecretLow};
+constexpr GaussianTable kError = {kernels::tables::kErrorLargest, kernels::tables::kErrorVariance,
+                                  kernels::tables::kErrorHigh, kernels::tables::kErrorLow};
+
+// Key generation rejects ||e||^2 > 1.1 N sigma^2 and ||s||^2 > 1.1 * 2N/3: noise_variance relies on it. A draw fails
+// with probability below 2^-3, so 64 in a row mean a broken generator.
+constexpr double kNormSlack = 1.1;
+constexpr std::uint64_t kKeyAttempts = 64;
+// Public-key noise is no longer independent between coefficients (it is e * u + e1 * s); its squared norm spreads
+// wider than a chi-square, so the residual check takes twice the declared variance. Garbage has 79 times it.
+constexpr double kPublicResidualMargin = 2;
+
+void refuse_non_finite(const QuantizeReport& report) {
+  if (report.first_non_finite == UINT64_MAX) return;
+  throw NonFiniteError(concatenate("value ", report.first_non_finite, " is NaN or Inf"), report.first_non_finite);
+}
+
+}  // namespace
+
+template <class Word>
+SchemeImpl<Word>::SchemeImpl(const Parameters& parameters, const std::string& backend)
+    : Scheme(parameters, backend),
+      ring_(parameters.log_degree(), parameters.primes()),
+      kernels_(kernels::kernels<Word>(backend)) {}
+
+template <class Word>
+const GaussianTable& SchemeImpl<Word>::error_table() const {
+  return parameters().keys() == KeyMode::kCollective ? kCollectiveError : kError;
+}
+
+template <class Word>
+void SchemeImpl<Word>::transform_small(const std::int64_t* coefficients, std::size_t l, Word* row) const {
+  const auto& prime = ring_.table().primes[l];
+  for (std::size_t k = 0; k < ring_.degree(); ++k) {
+    row[k] = reduce_signed<Word>(coefficients[k], prime.modulus, prime.ratio, prime.lift);
+  }
+  kernels_.forward_ntt(prime, ring_.table().log_degree, row);
+}
+
+template <class Word>
+void SchemeImpl<Word>::complete(ring::NttFactor<Word>& factor) const {
+  for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
+    const Word q = ring_.table().primes[l].modulus;
+    for (std::size_t k = l * ring_.degree(); k < (l + 1) * ring_.degree(); ++k) {
+      factor.companions[k] = shoup_companion(factor.values[k], q);
+    }
+  }
+}
+
+template <class Word>
+std::unique_ptr<SecretKey> SchemeImpl<Word>::make_secret(SecretBuffer<std::int64_t> coefficients) const {
+  auto secret = std::make_unique<SecretKeyImpl<Word>>(std::move(coefficients), ring_.block_words());
+  for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
+    transform_small(secret->coefficients().data(), l, secret->factor.values.data() + l * ring_.degree());
+  }
+  complete(secret->factor);
+  return secret;
+}
+
+template <class Word>
+std::unique_ptr<SecretKey> SchemeImpl<Word>::generate_secret(const ring::StreamKey& seed) const {
+  const std::size_t degree = ring_.degree();
+  const bool collective = parameters().keys() == KeyMode::kCollective;
+  SecretBuffer<std::int32_t> draw(degree);
+  for (std::uint64_t attempt = 0; attempt < kKeyAttempts; ++attempt) {
+    if (collective) {
+      kernels_.gaussian(kCollectiveSecret, seed.data(), kernels::Lane::kSecret, attempt, degree, draw.data());
+    } else {
+      kernels_.ternary(seed.data(), kernels::Lane::kSecret, attempt, degree, draw.data());
+    }
+    SecretBuffer<std::int64_t> coefficients(degree);
+    std::copy(draw.begin(), draw.end(), coefficients.begin());
+    auto secret = make_secret(std::move(coefficients));
+    if (collective || secret->squared_norm() <= kNormSlack * 2 * static_cast<double>(degree) / 3) return secret;
+  }
+  throw RequirementError("no secret key of bounded norm in 64 draws: the random generator is broken");
+}
+
+template <class Word>
+std::unique_ptr<SecretKey> SchemeImpl<Word>::secret_from_coefficients(const std::int64_t* coefficients) const {
+  const std::int64_t single = parameters().keys() == KeyMode::kCollective ? kCollectiveSecret.largest : 1;
+  const std::int64_t bound = single * static_cast<std::int64_t>(parameters().parties());
+  SecretBuffer<std::int64_t> copy(ring_.degree());
+  for (std::size_t k = 0; k < copy.size(); ++k) {
+    require(coefficients[k] >= -bound && coefficients[k] <= bound, "a key coefficient exceeds ", bound,
+            ": these are not the sums of this roster's secrets");
+    copy[k] = coefficients[k];
+  }
+  return make_secret(std::move(copy));
+}
+
+template <class Word>
+void SchemeImpl<Word>::generate_public(const SecretKey& secret, const ring::StreamKey& error, const std::uint8_t* seed,
+                                       void* pk0) const {
+  const auto& key = dynamic_cast<const SecretKeyImpl<Word>&>(secret);
+  const std::size_t degree = ring_.degree();
+  SecretBuffer<std::int32_t> draw(degree);
+  SecretBuffer<std::int64_t> noise(degree);
+  double norm = 0;
+  const double limit = kNormSlack * static_cast<double>(degree) * kError.variance;
+  for (std::uint64_t attempt = 0; attempt == 0 || norm > limit; ++attempt) {
+    require(attempt < kKeyAttempts, "no key error of bounded norm in 64 draws: the random generator is broken");
+    kernels_.gaussian(kError, error.data(), kernels::Lane::kKeyError, attempt, degree, draw.data());
+    norm = 0;
+    for (std::size_t k = 0; k < degree; ++k) {
+      noise[k] = draw[k];
+      norm += static_cast<double>(draw[k]) * static_cast<double>(draw[k]);
+    }
+  }
+  Buffer<Word> uniform(degree);
+  for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
+    const auto& prime = ring_.table().primes[l];
+    Word* row = static_cast<Word*>(pk0) + l * degree;
+    transform_small(noise.data(), l, row);
+    kernels_.uniform(prime, ring_.table().log_degree, seed, static_cast<std::uint32_t>(l), 0, uniform.data());
+    for (std::size_t k = 0; k < degree; ++k) {
+      const std::size_t at = l * degree + k;
+      const Word product = multiply_shoup(uniform[k], key.factor.values[at], key.factor.companions[at], prime.modulus);
+      row[k] = subtract_mod(row[k], product, prime.modulus);
+    }
+  }
+}
+
+template <class Word>
+std::unique_ptr<PublicKey> SchemeImpl<Word>::load_public(const void* pk0, const std::uint8_t* seed) const {
+  auto key = std::make_unique<PublicKeyImpl<Word>>(ring_.block_words());
+  std::memcpy(key->factor0.values.data(), pk0, ring_.block_words() * sizeof(Word));
+  for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
+    const auto& prime = ring_.table().primes[l];
+    const Word* row = key->factor0.values.data() + l * ring_.degree();
+    require(std::all_of(row, row + ring_.degree(), [&](Word r) { return r < prime.modulus; }),
+            "a residue of the public key is not below its prime ", prime.modulus);
+    kernels_.uniform(prime, ring_.table().log_degree, seed, static_cast<std::uint32_t>(l), 0,
+                     key->factor1.values.data() + l * ring_.degree());
+  }
+  complete(key->factor0);
+  complete(key->factor1);
+  return key;
+}
+
+template <class Word>
+QuantizeReport SchemeImpl<Word>::quantize(const kernels::TensorList& tensors, std::uint64_t length, double weight,
+                                          std::int64_t* out) const {
+  QuantizeReport report;
+  kernels_.quantize(codec(weight), tensors, 0, length, out, &report);
+  refuse_non_finite(report);
+  return report;
+}
+
+template <class Word>
+kernels::MessageRequest<Word> SchemeImpl<Word>::message(const kernels::Codec& codec, const kernels::TensorList& tensors,
+                                                        std::uint64_t length, void* out, QuantizeReport* report) const {
+  const std::uint64_t blocks = parameters().block_count(length);
+  return {&ring_.table(), batch({length, true}, 0, blocks), &codec, tensors, static_cast<Word*>(out), report};
+}
+
+template <class Word>
+QuantizeReport SchemeImpl<Word>::encrypt(const SecretKey& secret, const ring::StreamKey& private_seed,
+                                         const std::uint8_t* public_seed, const kernels::TensorList& tensors,
+                                         std::uint64_t length, double weight, void* c0) const {
+  const auto& key = dynamic_cast<const SecretKeyImpl<Word>&>(secret);
+  QuantizeReport report;
+  const kernels::Codec codec = this->codec(weight);
+  const auto request = message(codec, tensors, length, c0, &report);
+  kernels_.encrypt(
+      {&ring_.table(), request.batch, key.factor.view(), public_seed, private_seed.data(), &error_table(), request.out},
+      request);
+  if (report.first_non_finite != UINT64_MAX) std::memset(c0, 0, words({length, true}) * sizeof(Word));
+  refuse_non_finite(report);
+  return report;
+}
+
+template <class Word>
+QuantizeReport SchemeImpl<Word>::encrypt_public(const PublicKey& key, const ring::StreamKey& private_seed,
+                                                const kernels::TensorList& tensors, std::uint64_t length, double weight,
+                                                void* c0, void* c1) const {
+  const auto& pk = dynamic_cast<const PublicKeyImpl<Word>&>(key);
+  QuantizeReport report;
+  const kernels::Codec codec = this->codec(weight);
+  kernels_.encrypt_public({message(codec, tensors, length, c0, &report), pk.factor0.view(), pk.factor1.view(),
+                           private_seed.data(), &error_table(), static_cast<Word*>(c1)});
+  if (report.first_non_finite != UINT64_MAX) {
+    std::memset(c0, 0, words({length, true}) * sizeof(Word));
+    std::memset(c1, 0, words({length, false}) * sizeof(Word));
+  }
+  refuse_non_finite(report);
+  return report;
+}
+
+template <class Word>
+void SchemeImpl<Word>::add(const Extent& extent, const void* const* inputs, std::size_t count, void* out) const {
+  require(count >= 1, "nothing to add: give at least one ciphertext");
+  const auto range = batch(extent, 0, parameters().block_count(extent.length));
+  kernels_.add({&ring_.table(), range, reinterpret_cast<const Word* const*>(inputs), count, static_cast<Word*>(out)});
+}
+
+template <class Word>
+void SchemeImpl<Word>::expand(std::uint64_t length, const std::uint8_t* public_seed, void* out) const {
+  Word* row = static_cast<Word*>(out);
+  for (std::uint64_t block = 0; block < parameters().block_count(length); ++block) {
+    for (std::size_t l = 0; l < ring_.prime_count(); ++l, row += ring_.degree()) {
+      const auto& prime = ring_.table().primes[l];
+      kernels_.uniform(prime, ring_.table().log_degree, public_seed, static_cast<std::uint32_t>(l), block, row);
+      kernels_.inverse_ntt(prime, ring_.table().log_degree, row);
+    }
+  }
+}
+
+template <class Word>
+void SchemeImpl<Word>::mask(const Extent& extent, const std::uint8_t* seed, bool subtract, const void* in,
+                            void* out) const {
+  const auto range = batch(extent, 0, parameters().block_count(extent.length));
+  SecretBuffer<Word> uniform(ring_.degree());
+  for (std::size_t b = 0; b < range.blocks; ++b) {
+    const std::size_t length = kernels::row_length(ring_.table(), range, b);
+    for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
+      const auto& prime = ring_.table().primes[l];
+      kernels_.uniform(prime, ring_.table().log_degree, seed, static_cast<std::uint32_t>(l), b, uniform.data());
+      const std::size_t start = kernels::block_offset(ring_.table(), b) + l * length;
+      const Word* from = static_cast<const Word*>(in) + start;
+      Word* to = static_cast<Word*>(out) + start;
+      for (std::size_t k = 0; k < length; ++k) {
+        to[k] =
+            subtract ? subtract_mod(from[k], uniform[k], prime.modulus) : add_mod(from[k], uniform[k], prime.modulus);
+      }
+    }
+  }
+}
+
+template <class Word>
+kernels::OpenReport SchemeImpl<Word>::open(const SecretKey& secret, std::uint64_t length, std::uint64_t terms,
+                                           const void* c0, const void* c1, const std::uint8_t* public_seed,
+                                           std::int64_t* out) const {
+  const auto& key = dynamic_cast<const SecretKeyImpl<Word>&>(secret);
+  const KeyMode mode = parameters().keys();
+  kernels::OpenReport report;
+  const double variance = noise_variance(mode, parameters().ring_dimension()) * static_cast<double>(terms) *
+                          (mode == KeyMode::kPublic ? kPublicResidualMargin : 1);
+  kernels_.open({&ring_.table(), batch({length, true}, 0, parameters().block_count(length)),
+                 static_cast<const Word*>(c0), static_cast<const Word*>(c1), public_seed, key.factor.view(),
+                 parameters().headroom().delta, variance, out, &report});
+  return report;
+}
+
+template <class Word>
+void SchemeImpl<Word>::pack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const void* in,
+                            std::uint8_t* out) const {
+  const auto range = batch(extent, start, stop);
+  const Word* row = static_cast<const Word*>(in) + start * ring_.block_words();
+  for (std::size_t b = 0; b < range.blocks; ++b) {
+    const std::size_t length = kernels::row_length(ring_.table(), range, b);
+    for (std::size_t l = 0; l < ring_.prime_count(); ++l, row += length) {
+      const auto& prime = ring_.table().primes[l];
+      kernels_.pack_row(prime, row, length, out);
+      out += (length * prime.bits + 7) / 8;
+    }
+  }
+}
+
+template <class Word>
+bool SchemeImpl<Word>::unpack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* in,
+                              void* out) const {
+  const auto range = batch(extent, start, stop);
+  Word* row = static_cast<Word*>(out) + start * ring_.block_words();
+  for (std::size_t b = 0; b < range.blocks; ++b) {
+    const std::size_t length = kernels::row_length(ring_.table(), range, b);
+    for (std::size_t l = 0; l < ring_.prime_count(); ++l, row += length) {
+      const auto& prime = ring_.table().primes[l];
+      if (!kernels_.unpack_row(prime, in, length, row)) return false;
+      in += (length * prime.bits + 7) / 8;
+    }
+  }
+  return true;
+}
+
+template <class Word>
+bool SchemeImpl<Word>::hop(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* in,
+                           const void* mine, std::uint8_t* out) const {
+  return kernels_.hop({&ring_.table(), batch(extent, start, stop), in,
+                       static_cast<const Word*>(mine) + start * ring_.block_words(), out});
+}
+
+template <class Word>
+void SchemeImpl<Word>::tag(const Extent& extent, const std::uint8_t* key, const void* in, void* tags) const {
+  const auto range = batch(extent, 0, parameters().block_count(extent.length));
+  kernels_.tag({&ring_.table(), range, static_cast<const Word*>(in), key, static_cast<Word*>(tags)});
+}
+
+template class SchemeImpl<std::uint32_t>;
+template class SchemeImpl<std::uint64_t>;
+
+}  // namespace pppml::ckks

@@ -1,0 +1,76 @@
+// Scheme for one word width. Included by scheme.cpp and scheme_impl.cpp only.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "ckks/scheme.hpp"
+#include "ring/ring.hpp"
+
+namespace pppml::ckks {
+
+template <class Word>
+class SecretKeyImpl final : public SecretKey {
+ public:
+  SecretKeyImpl(SecretBuffer<std::int64_t> coefficients, std::size_t words)
+      : SecretKey(std::move(coefficients)), factor(words) {}
+  ring::NttFactor<Word> factor;
+};
+
+template <class Word>
+class PublicKeyImpl final : public PublicKey {
+ public:
+  explicit PublicKeyImpl(std::size_t words) : factor0(words), factor1(words) {}
+  ring::NttFactor<Word> factor0, factor1;
+};
+
+template <class Word>
+class SchemeImpl final : public Scheme {
+ public:
+  SchemeImpl(const Parameters& parameters, const std::string& backend);
+
+  std::size_t word_bytes() const override { return sizeof(Word); }
+  std::unique_ptr<SecretKey> generate_secret(const ring::StreamKey& seed) const override;
+  std::unique_ptr<SecretKey> secret_from_coefficients(const std::int64_t* coefficients) const override;
+  void generate_public(const SecretKey& secret, const ring::StreamKey& error, const std::uint8_t* seed,
+                       void* pk0) const override;
+  std::unique_ptr<PublicKey> load_public(const void* pk0, const std::uint8_t* seed) const override;
+  kernels::QuantizeReport quantize(const kernels::TensorList& tensors, std::uint64_t length, double weight,
+                                   std::int64_t* out) const override;
+  kernels::QuantizeReport encrypt(const SecretKey& secret, const ring::StreamKey& private_seed,
+                                  const std::uint8_t* public_seed, const kernels::TensorList& tensors,
+                                  std::uint64_t length, double weight, void* c0) const override;
+  kernels::QuantizeReport encrypt_public(const PublicKey& key, const ring::StreamKey& private_seed,
+                                         const kernels::TensorList& tensors, std::uint64_t length, double weight,
+                                         void* c0, void* c1) const override;
+  void add(const Extent& extent, const void* const* inputs, std::size_t count, void* out) const override;
+  void expand(std::uint64_t length, const std::uint8_t* public_seed, void* out) const override;
+  void mask(const Extent& extent, const std::uint8_t* seed, bool subtract, const void* in, void* out) const override;
+  kernels::OpenReport open(const SecretKey& secret, std::uint64_t length, std::uint64_t terms, const void* c0,
+                           const void* c1, const std::uint8_t* public_seed, std::int64_t* out) const override;
+  void pack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const void* in,
+            std::uint8_t* out) const override;
+  bool unpack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* in,
+              void* out) const override;
+  bool hop(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* in, const void* mine,
+           std::uint8_t* out) const override;
+  void tag(const Extent& extent, const std::uint8_t* key, const void* in, void* tags) const override;
+
+  const ring::Ring<Word>& ring() const { return ring_; }
+  const kernels::KernelTable<Word>& kernels() const { return kernels_; }
+
+ private:
+  std::unique_ptr<SecretKey> make_secret(SecretBuffer<std::int64_t> coefficients) const;
+  const kernels::GaussianTable& error_table() const;
+  // companions of the values already in the factor
+  void complete(ring::NttFactor<Word>& factor) const;
+  // row l of a small integer polynomial, in NTT form
+  void transform_small(const std::int64_t* coefficients, std::size_t l, Word* row) const;
+  kernels::MessageRequest<Word> message(const kernels::Codec& codec, const kernels::TensorList& tensors,
+                                        std::uint64_t length, void* out, kernels::QuantizeReport* report) const;
+
+  ring::Ring<Word> ring_;
+  const kernels::KernelTable<Word>& kernels_;
+};
+
+}  // namespace pppml::ckks
