@@ -1,0 +1,57 @@
+// NumPy arrays and Python bytes as the spans that the core works on.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/check.hpp"
+#include "kernels/contract.hpp"
+
+namespace pppml::bindings {
+
+namespace py = pybind11;
+
+using Integers = py::array_t<std::int64_t, py::array::c_style>;
+
+// A 32-byte key or seed; `name` says which in the error.
+inline const std::uint8_t* key_bytes(const py::bytes& bytes, const char* name) {
+  char* data = nullptr;
+  Py_ssize_t size = 0;
+  if (PyBytes_AsStringAndSize(bytes.ptr(), &data, &size) != 0) throw py::error_already_set();
+  require(size == static_cast<Py_ssize_t>(kernels::kStreamKeyBytes), name, " has ", size, " bytes; it takes 32");
+  return reinterpret_cast<const std::uint8_t*>(data);
+}
+
+// One-dimensional contiguous residue words of the right width and number.
+inline const void* words_in(const py::array& array, std::size_t word_bytes, std::size_t count, const char* name) {
+  require(array.ndim() == 1 && array.dtype().kind() == 'u' &&
+              static_cast<std::size_t>(array.itemsize()) == word_bytes && (array.flags() & py::array::c_style) != 0,
+          name, " must be a contiguous one-dimensional uint", 8 * word_bytes, " array");
+  require(static_cast<std::size_t>(array.size()) == count, name, " has ", array.size(), " words; expected ", count);
+  return array.data();
+}
+
+inline void* words_out(py::array& array, std::size_t word_bytes, std::size_t count, const char* name) {
+  words_in(array, word_bytes, count, name);
+  require(array.writeable(), name, " is read-only");
+  return array.mutable_data();
+}
+
+// The tensors of a list of contiguous float arrays; a bfloat16 tensor comes as ("bfloat16", uint16 array).
+class Tensors {
+ public:
+  explicit Tensors(const py::list& arrays);
+  kernels::TensorList list() const { return {spans_.data(), spans_.size()}; }
+  std::uint64_t length() const { return length_; }
+
+ private:
+  std::vector<py::array> keep_alive_;
+  std::vector<kernels::TensorSpan> spans_;
+  std::uint64_t length_ = 0;
+};
+
+}  // namespace pppml::bindings

@@ -1,0 +1,14 @@
+// One register function per topic of the extension module.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace pppml::bindings {
+
+void register_errors(pybind11::module_& module);
+void register_parameters(pybind11::module_& module);
+void register_keys(pybind11::module_& module);
+void register_scheme(pybind11::module_& module);
+void register_primitives(pybind11::module_& module);
+
+}  // namespace pppml::bindings
