@@ -1,0 +1,65 @@
+"""pppml_fast: personalised, privacy-preserving federated learning with encrypted sums.
+
+``import pppml_fast`` needs NumPy alone. Aggregation (``pppml_fast.aggregation``), learning, imaging and the command line
+are packages of their own with their own extras.
+"""
+
+from pppml_fast._version import __version__
+from pppml_fast.cipher import (
+    Ciphertext,
+    CollectiveKey,
+    KeyPair,
+    OpeningKey,
+    PublicKey,
+    SecretKey,
+    add,
+    keygen,
+    sum_check_tag,
+    sum_check_verify,
+)
+from pppml_fast.errors import (
+    CiphertextError,
+    ConfigError,
+    DataError,
+    InputError,
+    KeyReuseError,
+    LayoutMismatchError,
+    OpeningError,
+    ParameterError,
+    PppmlError,
+    ProtocolError,
+)
+from pppml_fast.layout import Layout, TensorSpec
+from pppml_fast.params import PRESETS, CkksParams
+from pppml_fast.quantize import count_clipped, dequantize, quantize
+
+__all__ = [
+    "PRESETS",
+    "Ciphertext",
+    "CiphertextError",
+    "CkksParams",
+    "CollectiveKey",
+    "ConfigError",
+    "DataError",
+    "InputError",
+    "KeyPair",
+    "KeyReuseError",
+    "Layout",
+    "LayoutMismatchError",
+    "OpeningError",
+    "OpeningKey",
+    "ParameterError",
+    "PppmlError",
+    "ProtocolError",
+    "PublicKey",
+    "SecretKey",
+    "TensorSpec",
+    "__version__",
+    "add",
+    "count_clipped",
+    "dequantize",
+    "keygen",
+    "quantize",
+    "sum_check_tag",
+    "sum_check_verify",
+]

@@ -1,0 +1,260 @@
+"""Ciphertexts: what encryption returns, what adds up, and what travels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pppml_fast.cipher.expansion import check_bytes32, expansion_key
+from pppml_fast.cipher.wire import HEADER_BYTES, Header, Kind
+from pppml_fast.errors import CiphertextError, InputError
+from pppml_fast.params import CkksParams
+
+__all__ = ["Ciphertext", "add"]
+
+Words = NDArray[Any]
+
+
+class Ciphertext:
+    """An encrypted vector of ``length`` weights, or the sum of ``terms`` of them.
+
+    Residues are held in coefficient form, uint32 or uint64 words, block after block. Immutable by convention: every
+    operation returns a new object unless it is given ``out=``, or is :meth:`load`.
+    """
+
+    __slots__ = ("context", "first", "kind", "length", "params", "second", "terms")
+
+    def __init__(
+        self,
+        params: CkksParams,
+        kind: Kind,
+        length: int,
+        terms: int,
+        first: Words,
+        second: Words | None = None,
+        context: bytes | None = None,
+    ) -> None:
+        self.params = params
+        self.kind = kind
+        self.length = length
+        self.terms = terms
+        self.first = first
+        self.second = second
+        self.context = context
+
+    # --- making -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def zeros(
+        cls, params: CkksParams, length: int, terms: int = 1, context: bytes | None = None, kind: Kind | None = None
+    ) -> Ciphertext:
+        """A ciphertext of zero residues, to be filled by :meth:`load` or by ``out=``.
+
+        ``context`` is the 32 bytes that the collective mode names its attempt by.
+        """
+        chosen = _fresh_kind(params) if kind is None else kind
+        first = _new_words(params, length, cut=True)
+        second = _new_words(params, length, cut=False) if chosen in (Kind.PUBLIC, Kind.EXPANDED) else None
+        if context is not None:
+            context = check_bytes32("context", context)
+        return cls(params, chosen, length, terms, first, second, context)
+
+    @classmethod
+    def empty_like(cls, other: Ciphertext, terms: int) -> Ciphertext:
+        """A ciphertext of zero residues with the shape and context of ``other``."""
+        return cls.zeros(other.params, other.length, terms, other.context, other.kind)
+
+    @classmethod
+    def from_bytes(cls, params: CkksParams, data: bytes | bytearray | memoryview) -> Ciphertext:
+        """Parse what :meth:`to_bytes` wrote.
+
+        Raises CiphertextError on a damaged or foreign header, a wrong length, or a residue not below its prime.
+        """
+        view = memoryview(data).cast("B")
+        header = Header.from_bytes(params, view)
+        if len(view) - HEADER_BYTES != header.payload_bytes:
+            raise CiphertextError(
+                f"the header announces {header.payload_bytes} payload bytes, {len(view) - HEADER_BYTES} came: truncated"
+            )
+        expected = _payload_bytes(params, header.kind, header.length)
+        if header.payload_bytes != expected:
+            raise CiphertextError(f"{header.length} weights take {expected} bytes; the header says {header.payload_bytes}")
+        result = cls.zeros(params, header.length, header.terms, header.context, header.kind)
+        result.load(0, result.block_count, view[HEADER_BYTES:])
+        return result
+
+    # --- shape --------------------------------------------------------------------------------------------
+
+    @property
+    def block_count(self) -> int:
+        """Number of blocks."""
+        return self.params.block_count(self.length)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the wire, header included."""
+        return HEADER_BYTES + _payload_bytes(self.params, self.kind, self.length)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __repr__(self) -> str:
+        return (
+            f"Ciphertext({self.params.name}/{self.kind.name.lower()}, level {self.params.level}, "
+            f"length={self.length}, terms={self.terms}, bytes={self.nbytes})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Ciphertext.from_bytes, (self.params, self.to_bytes())
+
+    # --- the wire -----------------------------------------------------------------------------------------
+
+    def to_bytes(self) -> bytes:
+        """The ciphertext on the wire: header and packed residues (``cipher/wire.py`` has the layout)."""
+        payload = self.pack(0, self.block_count)
+        tag = self.params.id[:16]
+        header = Header(self.kind, tag, self.length, self.terms, self.context, len(payload))
+        return header.to_bytes() + payload
+
+    def packed_size(self, start: int, stop: int) -> int:
+        """Bytes of the packed blocks ``[start, stop)``."""
+        return sum(
+            int(self.params._scheme.packed_bytes(self.length, cut, start, stop)) for _, cut in self._polynomials()
+        )
+
+    def pack(self, start: int, stop: int) -> bytes:
+        """Packed residues of blocks ``[start, stop)`` without a header, c0 before c1."""
+        self._check_range(start, stop)
+        scheme = self.params._scheme
+        return b"".join(scheme.pack(self.length, cut, start, stop, words) for words, cut in self._polynomials())
+
+    def load(self, start: int, stop: int, payload: bytes | memoryview) -> None:
+        """Replace blocks ``[start, stop)`` by packed residues.
+
+        Raises CiphertextError on a wrong length or a residue not below its prime; the blocks are then undefined.
+        """
+        for (words, cut), part in zip(self._polynomials(), self._split(start, stop, payload), strict=True):
+            if not self.params._scheme.unpack(self.length, cut, start, stop, part, words):
+                raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
+
+    def hop(self, incoming: bytes | memoryview, start: int, stop: int) -> bytes:
+        """A party's turn in a ring: packed(incoming + these blocks).
+
+        Raises CiphertextError on a wrong length or a residue not below its prime.
+        """
+        results = []
+        for (words, cut), part in zip(self._polynomials(), self._split(start, stop, incoming), strict=True):
+            result = self.params._scheme.hop(self.length, cut, start, stop, part, words)
+            if result is None:
+                raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
+            results.append(result)
+        return b"".join(results) if len(results) > 1 else results[0]
+
+    # --- arithmetic ---------------------------------------------------------------------------------------
+
+    def __add__(self, other: Ciphertext) -> Ciphertext:
+        if not isinstance(other, Ciphertext):
+            return NotImplemented
+        return add([self, other])
+
+    def expanded(self) -> Ciphertext:
+        """This ciphertext with its seed replaced by the polynomial it stands for; itself if it has none."""
+        if self.kind is not Kind.SEEDED:
+            return self
+        assert self.context is not None
+        second = self.params._scheme.expand(self.length, expansion_key(self.params, self.context))
+        return Ciphertext(self.params, Kind.EXPANDED, self.length, self.terms, self.first, second)
+
+    def add_mask(self, seed: bytes) -> Ciphertext:
+        """This ciphertext with a mask, uniform in every residue of c0 and expanded from a secret 32-byte seed."""
+        return self._masked(seed, subtract=False)
+
+    def subtract_mask(self, seed: bytes) -> Ciphertext:
+        """The inverse of :meth:`add_mask`; works on any sum that holds the mask once."""
+        return self._masked(seed, subtract=True)
+
+    def _masked(self, seed: bytes, subtract: bool) -> Ciphertext:
+        key = expansion_key(self.params, check_bytes32("mask seed", seed))
+        first = self.params._scheme.mask(self.length, key, subtract, self.first)
+        return Ciphertext(self.params, self.kind, self.length, self.terms, first, self.second, self.context)
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _polynomials(self) -> list[tuple[Words, bool]]:
+        parts = [(self.first, True)]
+        if self.second is not None:
+            parts.append((self.second, False))
+        return parts
+
+    def _check_range(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.block_count:
+            raise CiphertextError(f"blocks {start} .. {stop} are outside the ciphertext's {self.block_count}")
+
+    def _split(self, start: int, stop: int, payload: bytes | memoryview) -> list[memoryview]:
+        self._check_range(start, stop)
+        view = memoryview(payload).cast("B")
+        expected = self.packed_size(start, stop)
+        if len(view) != expected:
+            raise CiphertextError(f"blocks {start} .. {stop} take {expected} bytes; got {len(view)}")
+        parts = []
+        for _, cut in self._polynomials():
+            size = int(self.params._scheme.packed_bytes(self.length, cut, start, stop))
+            parts.append(view[:size])
+            view = view[size:]
+        return parts
+
+
+def add(ciphertexts: Sequence[Ciphertext], out: Ciphertext | None = None) -> Ciphertext:
+    """The sum of one or more ciphertexts of the same parameters, length and (collective) context.
+
+    ``out`` may be a ciphertext of the result's shape, one of the inputs included. Raises CiphertextError when they do
+    not belong together.
+    """
+    if not ciphertexts:
+        raise CiphertextError("nothing to add: give at least one ciphertext")
+    head = ciphertexts[0]
+    for other in ciphertexts[1:]:
+        _check_belongs(head, other)
+    if head.kind in (Kind.SEEDED, Kind.EXPANDED) and len(ciphertexts) > 1:
+        ciphertexts = [ciphertext.expanded() for ciphertext in ciphertexts]
+        head = ciphertexts[0]
+    result = Ciphertext.empty_like(head, 1) if out is None else out
+    if out is not None and (out.params.id != head.params.id or out.length != head.length or out.kind != head.kind):
+        raise InputError(f"out is {out!r}; the sum is of {head.kind.name.lower()} kind, length {head.length}")
+    scheme = head.params._scheme
+    scheme.add(head.length, True, [ciphertext.first for ciphertext in ciphertexts], result.first)
+    if result.second is not None:
+        scheme.add(head.length, False, [ciphertext.second for ciphertext in ciphertexts], result.second)
+    result.terms = sum(ciphertext.terms for ciphertext in ciphertexts)
+    result.context = head.context
+    return result
+
+
+def _check_belongs(head: Ciphertext, other: Ciphertext) -> None:
+    if other.params.id != head.params.id:
+        raise CiphertextError(f"cannot add {other!r} to {head!r}: their parameters differ")
+    if other.length != head.length:
+        raise CiphertextError(f"cannot add a vector of {other.length} weights to one of {head.length}")
+    if head.kind is Kind.COLLECTIVE and other.context != head.context:
+        raise CiphertextError("cannot add ciphertexts of different contexts: they use different public polynomials")
+
+
+def _fresh_kind(params: CkksParams) -> Kind:
+    return {"public": Kind.PUBLIC, "secret": Kind.SEEDED, "collective": Kind.COLLECTIVE}[params.keys]
+
+
+def _new_words(params: CkksParams, length: int, cut: bool) -> Words:
+    scheme = params._scheme
+    return np.zeros(int(scheme.words(length, cut)), dtype=np.uint32 if scheme.word_bytes == 4 else np.uint64)
+
+
+def _payload_bytes(params: CkksParams, kind: Kind, length: int) -> int:
+    blocks = params.block_count(length)
+    size = int(params._scheme.packed_bytes(length, True, 0, blocks))
+    if kind in (Kind.PUBLIC, Kind.EXPANDED):
+        size += int(params._scheme.packed_bytes(length, False, 0, blocks))
+    return size
+

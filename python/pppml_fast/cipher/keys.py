@@ -1,0 +1,179 @@
+"""Key pairs: one owner decrypts, everybody (public mode) or the owner (secret mode) encrypts."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pppml_fast import _native
+from pppml_fast.cipher.ciphertext import Ciphertext
+from pppml_fast.cipher.expansion import expansion_key
+from pppml_fast.cipher.opening import open_sum, refuse_pickling
+from pppml_fast.errors import CiphertextError, InputError, ParameterError
+from pppml_fast.params import CkksParams
+from pppml_fast.tensors import TensorInput, check_weight, explain_non_finite, tensor_list, total_length
+
+__all__ = ["KeyPair", "PublicKey", "SecretKey", "keygen"]
+
+_MAGIC = b"PPPK\x01"
+_SEED_BYTES = 32
+
+
+class PublicKey:
+    """A public key (-a s + e, a): anybody may encrypt under it, its owner decrypts. Pickles; safe to publish."""
+
+    def __init__(self, params: CkksParams, residues: NDArray[Any], seed: bytes) -> None:
+        self.params = params
+        self._residues = residues
+        self._seed = seed
+        try:
+            self._native = params._scheme.load_public(residues, expansion_key(params, seed))
+        except _native.RequirementError as error:
+            raise CiphertextError(str(error)) from None
+
+    def encrypt(self, x: TensorInput, weight: float = 1.0, out: Ciphertext | None = None) -> Ciphertext:
+        """Encrypt a float array or a list of them as one flat vector.
+
+        ``weight``, a public share in (0, 1], needs parameters with ``weights="public"``. Values outside
+        ``[-clip, clip]`` are clipped. Raises InputError on NaN or Inf, naming tensor and element.
+        """
+        tensors = tensor_list(x)
+        result = _target(self.params, total_length(tensors), out)
+        seed = _native.StreamKey.from_system()
+        try:
+            self.params._scheme.encrypt_public(
+                self._native, seed, tensors, check_weight(weight), result.first, result.second
+            )
+        except _native.NonFiniteError as error:
+            raise explain_non_finite(error, tensors) from None
+        except _native.RequirementError as error:
+            raise ParameterError(str(error)) from None
+        return result
+
+    def to_bytes(self) -> bytes:
+        """Magic, parameter tag (16 bytes), seed of a (32 bytes), residues of -a s + e in NTT form, little-endian."""
+        return _MAGIC + self.params.id[:16] + self._seed + self._residues.tobytes()
+
+    @classmethod
+    def from_bytes(cls, params: CkksParams, data: bytes) -> PublicKey:
+        """Parse :meth:`to_bytes`; raises CiphertextError on bytes that are no key of ``params``."""
+        _check_owner_mode(params)
+        dtype = np.dtype(np.uint32 if params._scheme.word_bytes == 4 else np.uint64)
+        start = len(_MAGIC) + 16 + _SEED_BYTES
+        expected = start + params.ring_dimension * len(params.primes) * dtype.itemsize
+        if len(data) != expected or not data.startswith(_MAGIC):
+            raise CiphertextError(f"{len(data)} bytes are no public key of {params.name}: it takes {expected}")
+        if data[len(_MAGIC) : len(_MAGIC) + 16] != params.id[:16]:
+            raise CiphertextError("the public key was made under other parameters; all parties must use one set")
+        residues = np.frombuffer(data, dtype=dtype, offset=start).copy()
+        return cls(params, residues, bytes(data[start - _SEED_BYTES : start]))
+
+    def __repr__(self) -> str:
+        return f"PublicKey({self.params.name}, level {self.params.level})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return PublicKey.from_bytes, (self.params, self.to_bytes())
+
+
+class SecretKey:
+    """The key that decrypts. Stays in memory, is wiped at its end, refuses to be pickled."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, params: CkksParams, native: _native.SecretKey) -> None:
+        self.params = params
+        self._native = native
+
+    def encrypt(self, x: TensorInput, weight: float = 1.0, out: Ciphertext | None = None) -> Ciphertext:
+        """Encrypt under the secret key (keys="secret"): one polynomial and a fresh 32-byte seed per ciphertext.
+
+        Takes and raises what :meth:`PublicKey.encrypt` does, and ParameterError in another key mode.
+        """
+        if self.params.keys != "secret":
+            raise ParameterError(f"encrypting with the secret key needs keys='secret', not {self.params.keys!r}")
+        tensors = tensor_list(x)
+        result = _target(self.params, total_length(tensors), out)
+        result.context = os.urandom(_SEED_BYTES)
+        encrypt_symmetric(self.params, self._native, _native.StreamKey.from_system(), result, tensors, weight)
+        return result
+
+    def decrypt(
+        self,
+        ciphertext: Ciphertext,
+        dtype: DTypeLike = np.float32,
+        integers: bool = False,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """The exact sum in ``ciphertext`` as one flat vector of ``dtype``, or as int64 with ``integers=True``.
+
+        Raises CiphertextError for foreign parameters or more terms than parties, OpeningError when a block fails its
+        residual check.
+        """
+        return open_sum(self.params, self._native, ciphertext, dtype, integers, out)
+
+    def __repr__(self) -> str:
+        return f"SecretKey({self.params.name}, <hidden>)"
+
+    def __eq__(self, other: object) -> bool:
+        raise TypeError("secret keys are not compared")
+
+    __reduce__ = refuse_pickling
+
+
+class KeyPair(NamedTuple):
+    """What :func:`keygen` returns. In secret mode ``public`` is None."""
+
+    public: PublicKey | None
+    secret: SecretKey
+
+
+def keygen(params: CkksParams) -> KeyPair:
+    """A fresh key pair from the system's generator, for ``keys="public"`` or ``"secret"``.
+
+    Raises ParameterError for collective parameters, whose keys are made by :class:`CollectiveKey`.
+    """
+    _check_owner_mode(params)
+    scheme = params._scheme
+    native = scheme.generate_secret(_native.StreamKey.from_system())
+    secret = SecretKey(params, native)
+    if params.keys == "secret":
+        return KeyPair(None, secret)
+    seed = os.urandom(_SEED_BYTES)
+    residues = scheme.generate_public(native, _native.StreamKey.from_system(), expansion_key(params, seed))
+    return KeyPair(PublicKey(params, residues, seed), secret)
+
+
+def encrypt_symmetric(
+    params: CkksParams,
+    secret: _native.SecretKey,
+    seed: _native.StreamKey,
+    result: Ciphertext,
+    tensors: list[Any],
+    weight: float,
+) -> None:
+    """Fill ``result``, whose context names the public polynomials, with an encryption under ``secret``."""
+    assert result.context is not None
+    expansion = expansion_key(params, result.context)
+    try:
+        params._scheme.encrypt(secret, seed, expansion, tensors, check_weight(weight), result.first)
+    except _native.NonFiniteError as error:
+        raise explain_non_finite(error, tensors) from None
+    except _native.RequirementError as error:
+        raise ParameterError(str(error)) from None
+
+
+def _check_owner_mode(params: CkksParams) -> None:
+    if params.keys == "collective":
+        raise ParameterError("keys='collective' has no key pair: use CollectiveKey.generate(params)")
+
+
+def _target(params: CkksParams, length: int, out: Ciphertext | None) -> Ciphertext:
+    if out is None:
+        return Ciphertext.zeros(params, length)
+    if out.params.id != params.id or out.length != length or out.kind != Ciphertext.zeros(params, 0).kind:
+        raise InputError(f"out is {out!r}; the encryption has {length} weights under {params.name}")
+    out.terms = 1
+    return out

@@ -1,0 +1,109 @@
+"""The bytes of a ciphertext: a checked header, then residues packed to the width of their primes.
+
+    offset  size  field
+         0     4  magic "PPML"
+         4     1  version, 1
+         5     1  kind: 0 public, 1 secret with seed, 2 secret expanded, 3 collective
+         6     2  reserved, 0
+         8    16  parameter tag: the first half of the parameter set's id
+        24     8  length in weights, little-endian
+        32     4  terms: how many encryptions were added, little-endian
+        36    32  context or seed; zero where the kind has none
+        68     8  payload bytes, little-endian
+        76     8  checksum: the first 8 bytes of SHA-256 of bytes 0 to 75
+        84        payload: c0 (last block cut), then c1 (never cut) for kinds 0 and 2
+
+Any change of a header bit is refused by the checksum. The payload carries none: transports authenticate it, and a
+residue that is not below its prime is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from pppml_fast.errors import CiphertextError
+from pppml_fast.params import CkksParams
+
+__all__ = ["HEADER_BYTES", "Header", "Kind"]
+
+_MAGIC = b"PPML"
+_VERSION = 1
+_FIELDS = struct.Struct("<4sBBH16sQI32sQ")
+_CHECKSUM_BYTES = 8
+HEADER_BYTES = _FIELDS.size + _CHECKSUM_BYTES
+_NO_CONTEXT = bytes(32)
+
+
+class Kind(IntEnum):
+    """What a ciphertext consists of."""
+
+    PUBLIC = 0
+    SEEDED = 1
+    EXPANDED = 2
+    COLLECTIVE = 3
+
+
+_KINDS_OF_MODE = {
+    "public": (Kind.PUBLIC,),
+    "secret": (Kind.SEEDED, Kind.EXPANDED),
+    "collective": (Kind.COLLECTIVE,),
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of one ciphertext."""
+
+    kind: Kind
+    tag: bytes
+    length: int
+    terms: int
+    context: bytes | None
+    payload_bytes: int
+
+    def to_bytes(self) -> bytes:
+        """The header, 84 bytes."""
+        fields = _FIELDS.pack(
+            _MAGIC,
+            _VERSION,
+            self.kind,
+            0,
+            self.tag,
+            self.length,
+            self.terms,
+            self.context or _NO_CONTEXT,
+            self.payload_bytes,
+        )
+        return fields + _checksum(fields)
+
+    @classmethod
+    def from_bytes(cls, params: CkksParams, data: bytes | memoryview) -> Header:
+        """Parse and check a header against ``params``; raises CiphertextError that says what is wrong."""
+        if len(data) < HEADER_BYTES:
+            raise CiphertextError(f"{len(data)} bytes are no ciphertext: its header alone takes {HEADER_BYTES}")
+        fields = bytes(data[: _FIELDS.size])
+        magic, version, kind, reserved, tag, length, terms, context, payload = _FIELDS.unpack(fields)
+        if magic != _MAGIC:
+            raise CiphertextError(f"the bytes begin with {magic!r}, not {_MAGIC!r}: no ciphertext of this library")
+        if bytes(data[_FIELDS.size : HEADER_BYTES]) != _checksum(fields):
+            raise CiphertextError("the header's checksum does not match: it was altered or damaged; fetch it again")
+        if version != _VERSION or reserved != 0:
+            raise CiphertextError(f"wire version {version} is not {_VERSION}; update the older side")
+        if tag != params.id[:16]:
+            raise CiphertextError(
+                f"the ciphertext was made under other parameters (tag {tag.hex()}) than {params.name} "
+                f"(tag {params.id[:16].hex()}); all parties must use one set"
+            )
+        if kind not in _KINDS_OF_MODE[params.keys]:
+            raise CiphertextError(f"kind {kind} does not occur under keys={params.keys!r}")
+        if terms < 1:
+            raise CiphertextError("a ciphertext of zero terms is no ciphertext")
+        has_context = kind in (Kind.SEEDED, Kind.COLLECTIVE)
+        return cls(Kind(kind), tag, length, terms, context if has_context else None, payload)
+
+
+def _checksum(fields: bytes) -> bytes:
+    return hashlib.sha256(fields).digest()[:_CHECKSUM_BYTES]

@@ -1,0 +1,59 @@
+"""Quantisation: the integers that encryption rounds weights to, and the way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pppml_fast import _native
+from pppml_fast.errors import InputError, ParameterError
+from pppml_fast.params import CkksParams
+from pppml_fast.tensors import TensorInput, check_weight, explain_non_finite, tensor_list
+
+__all__ = ["count_clipped", "dequantize", "quantize"]
+
+
+def quantize(params: CkksParams, x: TensorInput, weight: float = 1.0) -> NDArray[np.int64]:
+    """The int64 values that encryption rounds ``x`` to: round(weight * clip(x) / step), one flat vector.
+
+    ``x`` is a float array or a list of them; ``weight`` other than 1 needs ``weights="public"``. Raises InputError on
+    NaN, Inf or an unsuitable dtype.
+    """
+    return _quantize(params, x, weight)[0]
+
+
+def count_clipped(params: CkksParams, x: TensorInput) -> int:
+    """How many values of ``x`` lie outside ``[-clip, clip]`` and would be clipped."""
+    return _quantize(params, x, 1.0)[1]
+
+
+def _quantize(params: CkksParams, x: TensorInput, weight: float) -> tuple[NDArray[np.int64], int]:
+    tensors = tensor_list(x)
+    try:
+        values, clipped = params._scheme.quantize(tensors, check_weight(weight))
+    except _native.NonFiniteError as error:
+        raise explain_non_finite(error, tensors) from None
+    except _native.RequirementError as error:
+        raise ParameterError(str(error)) from None
+    return values, int(clipped)
+
+
+def dequantize(
+    params: CkksParams, integers: NDArray[np.int64], dtype: DTypeLike = np.float32, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """Weights from quantised integers: int64 to float64, times ``step``, to ``dtype`` (float32 by default).
+
+    Raises InputError when ``integers`` is not an integer array or ``out`` has another shape.
+    """
+    values = np.asarray(integers)
+    if values.dtype.kind not in "iu":
+        raise InputError(f"quantised values have dtype {values.dtype}; they are integers")
+    restored = values.astype(np.float64) * params.step
+    if out is None:
+        return restored.astype(dtype)
+    if out.shape != restored.shape:
+        raise InputError(f"out has shape {out.shape}; the values have {restored.shape}")
+    np.copyto(out, restored, casting="same_kind")
+    return out
