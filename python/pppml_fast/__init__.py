@@ -1,7 +1,7 @@
 """pppml_fast: personalised, privacy-preserving federated learning with encrypted sums.
 
-``import pppml_fast`` needs NumPy alone. Aggregation (``pppml_fast.aggregation``), learning, imaging and the command line
-are packages of their own with their own extras.
+``import pppml_fast`` needs NumPy alone. Aggregation (``pppml_fast.aggregation``), learning, imaging and the command
+line are packages of their own with their own extras.
 """
 
 from pppml_fast._version import __version__

@@ -81,7 +81,9 @@ class Ciphertext:
             )
         expected = _payload_bytes(params, header.kind, header.length)
         if header.payload_bytes != expected:
-            raise CiphertextError(f"{header.length} weights take {expected} bytes; the header says {header.payload_bytes}")
+            raise CiphertextError(
+                f"{header.length} weights take {expected} bytes; the header says {header.payload_bytes}"
+            )
         result = cls.zeros(params, header.length, header.terms, header.context, header.kind)
         result.load(0, result.block_count, view[HEADER_BYTES:])
         return result
@@ -257,4 +259,3 @@ def _payload_bytes(params: CkksParams, kind: Kind, length: int) -> int:
     if kind in (Kind.PUBLIC, Kind.EXPANDED):
         size += int(params._scheme.packed_bytes(length, False, 0, blocks))
     return size
-

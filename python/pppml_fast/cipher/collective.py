@@ -1,7 +1,7 @@
 """Collective keys: every party has its own, nobody holds the one that opens the sum.
 
-Multiparty CKKS with common reference polynomials (Asharov et al. 2012; Mouchet et al. 2020): b_i = -a s_i + e_i + Delta m_i
-and only S = sum of s_i opens sum of b_i.
+Multiparty CKKS with common reference polynomials (Asharov et al. 2012; Mouchet et al. 2020):
+b_i = -a s_i + e_i + Delta m_i, and only S = sum of s_i opens sum of b_i.
 """
 
 from __future__ import annotations
@@ -43,9 +43,7 @@ class CollectiveKey:
         secret = params._scheme.generate_secret(_native.StreamKey.from_system())
         return cls(params, secret, _native.StreamKey.from_system())
 
-    def encrypt(
-        self, x: TensorInput, context: bytes, weight: float = 1.0, out: Ciphertext | None = None
-    ) -> Ciphertext:
+    def encrypt(self, x: TensorInput, context: bytes, weight: float = 1.0, out: Ciphertext | None = None) -> Ciphertext:
         """Encrypt a float array or a list of them as one flat vector, once.
 
         ``context`` is 32 bytes that name session, round and attempt, the same for all parties. Raises KeyReuseError at
@@ -80,7 +78,9 @@ class CollectiveKey:
         """S, the sum of the keys: for tests and loops in one process. In a session S comes from the shares."""
         if not keys:
             raise InputError("no keys to sum")
-        coefficients = np.sum([key._secret_coefficients() for key in keys], axis=0, dtype=np.int64)
+        coefficients = np.zeros(keys[0].params.ring_dimension, np.int64)
+        for key in keys:
+            coefficients += key._secret_coefficients()
         return OpeningKey.from_coefficients(keys[0].params, coefficients, terms=len(keys))
 
     def _secret_coefficients(self) -> NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """The sum check: whether a relay that adds ciphertexts changed their sum.
 
-The members share a key that the relay lacks. From it come two uniform residues rho per block and prime; each member sends
-T_i = sum_j rho_j b_{i,j}, and the sum B is accepted only if sum_j rho_j B_j = sum_i T_i. A relay that alters B passes with
-probability at most the product of 1/q over both residues: 2^-62 at 31-bit primes. It does not bind members.
+The members share a key that the relay lacks. From it come two uniform residues rho per block and prime; each member
+sends T_i = sum_j rho_j b_{i,j}, and the sum B is accepted only if sum_j rho_j B_j = sum_i T_i. A relay that alters B
+passes with probability at most the product of 1/q over both residues: 2^-62 at 31-bit primes. It does not bind members.
 """
 
 from __future__ import annotations
