@@ -86,9 +86,7 @@ class SliceBatches:
         chosen = torch.randint(self.slices, (self.batch_size,), generator=self._generator)
         if len(self._positive) == 0:
             return chosen
-        positive = self._positive[
-            torch.randint(len(self._positive), (self.batch_size,), generator=self._generator)
-        ]
+        positive = self._positive[torch.randint(len(self._positive), (self.batch_size,), generator=self._generator)]
         return torch.where(self._uniform(0, 1, 1)[:, 0] < self._positive_share, positive, chosen)
 
     def _positions(self) -> tuple[torch.Tensor, torch.Tensor]:

@@ -65,9 +65,7 @@ class PartyData:
         object.__setattr__(self, "train", tuple(self.train))
         object.__setattr__(self, "test", tuple(self.test))
         if not self.train:
-            raise DataError(
-                f"party '{self.name}' has 0 training cases, needs at least 1; add some to its data"
-            )
+            raise DataError(f"party '{self.name}' has 0 training cases, needs at least 1; add some to its data")
         if not self.test and not self.untested:
             raise DataError(
                 f"party '{self.name}' has 0 test cases, needs at least 1; mark whole volumes as test (NPZ key"
@@ -101,9 +99,7 @@ def _first_repeated(names: Iterable[str]) -> str | None:
 
 def _checked_image(name: str, image: npt.NDArray[np.generic]) -> FloatVolume:
     if image.ndim != 3 or image.size == 0:
-        raise DataError(
-            f"case '{name}': image has shape {image.shape}, needs a non-empty (slices, rows, columns)"
-        )
+        raise DataError(f"case '{name}': image has shape {image.shape}, needs a non-empty (slices, rows, columns)")
     if image.dtype == np.uint8:
         values = image.astype(np.float32) / np.float32(255)
     else:
@@ -129,8 +125,7 @@ def _checked_mask(name: str, kind: str, mask: npt.ArrayLike, shape: tuple[int, .
     array = np.asarray(mask)
     if array.shape != shape:
         raise DataError(
-            f"case '{name}': {kind} has shape {array.shape}, the image has {shape}; give masks on"
-            " the image's grid"
+            f"case '{name}': {kind} has shape {array.shape}, the image has {shape}; give masks on the image's grid"
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"case '{name}': {kind} holds NaN or Inf; give a mask of 0 and 1")

@@ -125,9 +125,7 @@ def _halves(path: Path, listing: Mapping[str, Any]) -> tuple[list[Any], list[Any
     return sections["training"], sections["validation"]
 
 
-def _read_case(
-    path: Path, where: str, entry: Any, preprocessing: Preprocessing, *, unlabelled: bool = False
-) -> Case:
+def _read_case(path: Path, where: str, entry: Any, preprocessing: Preprocessing, *, unlabelled: bool = False) -> Case:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("image"), str):
         raise DataError(f"{path}: {where} has no `image` path; write {{'image': ..., 'label': ...}}")
     if not unlabelled and not isinstance(entry.get("label"), str):
@@ -160,9 +158,7 @@ def _window(path: Path, where: str, value: Any) -> tuple[float, float]:
     try:
         low, high = (float(number) for number in value)
     except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: {where} has window {value}, needs two numbers such as [-1000, 400]"
-        ) from error
+        raise DataError(f"{path}: {where} has window {value}, needs two numbers such as [-1000, 400]") from error
     return low, high
 
 

@@ -88,7 +88,5 @@ def _slice_step(folder: Path, first: Any, steps: npt.NDArray[np.float64]) -> flo
         raise DataError(f"{folder} has two slices at one position; keep one reconstruction only")
     step = float(np.median(steps))
     if steps.max() > 1.5 * step:
-        raise DataError(
-            f"{folder} lacks slices: gaps of {steps.max():.2f} mm where {step:.2f} is usual; copy it again"
-        )
+        raise DataError(f"{folder} lacks slices: gaps of {steps.max():.2f} mm where {step:.2f} is usual; copy it again")
     return step

@@ -27,7 +27,8 @@ class FoundData(NamedTuple):
 def find_data(where: str | Path) -> FoundData:
     """What a path holds: an .npz, a datalist .json, or a folder with one NPZ set or with datalists.
 
-    `covid_ct_seg.npz` comes first where a folder has several sets. A folder's datalists are one per party, in the order of their names. Raises DataError when there is
+    `covid_ct_seg.npz` comes first where a folder has several sets. A folder's datalists are one per
+    party, in the order of their names. Raises DataError when there is
     nothing, or more than one NPZ set to choose from.
     """
     where = Path(where)

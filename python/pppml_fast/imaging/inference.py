@@ -49,9 +49,7 @@ def predict_probabilities(
         def network(batch: torch.Tensor) -> torch.Tensor:
             output = functional_call(module, (dict(parameters), dict(buffers)), (batch,))
             if output.shape[1] != 1:
-                raise DataError(
-                    f"the network gives {output.shape[1]} channels, needs 1; set out_channels = 1"
-                )
+                raise DataError(f"the network gives {output.shape[1]} channels, needs 1; set out_channels = 1")
             return torch.as_tensor(output)
 
         for start in range(0, depth, batch_size):
@@ -142,9 +140,7 @@ def _slices_logits(
     if max(batch.shape[-2:]) <= window:
         return network(batch)
     size = (min(window, batch.shape[-2]), min(window, batch.shape[-1]))
-    return torch.as_tensor(
-        sliding_window_inference(batch, size, batch_size, network, overlap=0.25, mode="gaussian")
-    )
+    return torch.as_tensor(sliding_window_inference(batch, size, batch_size, network, overlap=0.25, mode="gaussian"))
 
 
 @contextmanager

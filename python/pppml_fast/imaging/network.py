@@ -44,9 +44,7 @@ class NetworkSpec:
                 f"network has unknown key '{min(unknown)}'; known are target, arguments, multiple, window"
             )
         if "target" not in values:
-            raise ConfigError(
-                "network has no `target`; name it as module:Class, e.g. monai.networks.nets:UNet"
-            )
+            raise ConfigError("network has no `target`; name it as module:Class, e.g. monai.networks.nets:UNet")
         return cls(**values)
 
 
@@ -112,9 +110,7 @@ def _module_class(target: str) -> type[nn.Module]:
     try:
         kind = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
-        raise ConfigError(
-            f"network target '{target}' cannot be imported: {error}; check its spelling"
-        ) from error
+        raise ConfigError(f"network target '{target}' cannot be imported: {error}; check its spelling") from error
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise ConfigError(f"network target '{target}' is no torch.nn.Module class; name one")
     return kind

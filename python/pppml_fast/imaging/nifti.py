@@ -50,9 +50,7 @@ def read_nifti(path: str | Path) -> Volume:
         image = nibabel.load(path)
         stored = np.asanyarray(image.dataobj)
     except (ImageFileError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(
-            f"{path} is no readable NIfTI file ({_one_line(error)}); convert or copy it again"
-        ) from error
+        raise DataError(f"{path} is no readable NIfTI file ({_one_line(error)}); convert or copy it again") from error
     if not isinstance(image, nibabel.Nifti1Image):
         raise DataError(f"{path} is a {type(image).__name__}, not NIfTI; convert it to .nii.gz")
     stored = _three_dimensional(path, stored)
@@ -93,9 +91,7 @@ def write_mask(path: str | Path, mask: npt.NDArray[Any], like: Volume) -> None:
     if not path.name.endswith((".nii", ".nii.gz")):
         raise DataError(f"{path} does not end in .nii or .nii.gz; name the mask so")
     if mask.shape != like.voxels.shape:
-        raise DataError(
-            f"mask has shape {mask.shape}, the volume has {like.voxels.shape}; predict on its grid"
-        )
+        raise DataError(f"mask has shape {mask.shape}, the volume has {like.voxels.shape}; predict on its grid")
     if not path.parent.is_dir():
         raise DataError(f"folder {path.parent} does not exist; make it first")
     back = orientations.ornt_transform(orientations.axcodes2ornt(CASE_AXES), _orientation(like.stored_affine))

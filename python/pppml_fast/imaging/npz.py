@@ -101,9 +101,7 @@ def read_npz(path: str | Path) -> Arrays:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
-        raise DataError(
-            f"{path} is no readable NPZ file ({' '.join(str(error).split())}); copy it again"
-        ) from error
+        raise DataError(f"{path} is no readable NPZ file ({' '.join(str(error).split())}); copy it again") from error
 
 
 def load_npz(path: str | Path, mapping: NpzMapping | None = None) -> tuple[PartyData, ...]:
@@ -133,14 +131,11 @@ def _check(path: Path, arrays: Arrays, mapping: NpzMapping) -> None:
     for key in needed:
         if key not in arrays:
             raise DataError(
-                f"{path} has no key '{key}' (it has {', '.join(sorted(arrays))}); name the right"
-                " one in the mapping"
+                f"{path} has no key '{key}' (it has {', '.join(sorted(arrays))}); name the right one in the mapping"
             )
     image = arrays[mapping.image]
     if image.ndim not in (3, 4) or image.size == 0:
-        raise DataError(
-            f"{path}: '{mapping.image}' has shape {image.shape}, needs non-empty (N, H, W) or (N, D, H, W)"
-        )
+        raise DataError(f"{path}: '{mapping.image}' has shape {image.shape}, needs non-empty (N, H, W) or (N, D, H, W)")
     for key in [mapping.mask] + ([mapping.lung] if mapping.lung is not None else []):
         if arrays[key].shape != image.shape:
             raise DataError(
@@ -149,9 +144,7 @@ def _check(path: Path, arrays: Arrays, mapping: NpzMapping) -> None:
             )
     for key in (mapping.site, mapping.test, mapping.volume):
         if key in arrays and arrays[key].shape != (len(image),):
-            raise DataError(
-                f"{path}: '{key}' has shape {arrays[key].shape}, needs ({len(image)},), one per image"
-            )
+            raise DataError(f"{path}: '{key}' has shape {arrays[key].shape}, needs ({len(image)},), one per image")
 
 
 def _party(path: Path, arrays: Arrays, mapping: NpzMapping, index: int, site: Any) -> PartyData:
@@ -164,14 +157,10 @@ def _party(path: Path, arrays: Arrays, mapping: NpzMapping, index: int, site: An
     for volume in volumes[members][np.sort(first)]:
         items = np.flatnonzero(volumes == volume)
         if np.unique(arrays[mapping.site][items]).size > 1:
-            raise DataError(
-                f"{path}: volume {volume} belongs to several sites; give every site its own volumes"
-            )
+            raise DataError(f"{path}: volume {volume} belongs to several sites; give every site its own volumes")
         held_out = arrays[mapping.test][items].astype(bool)
         if held_out.any() != held_out.all():
-            raise DataError(
-                f"{path}: volume {volume} is partly test; hold out whole volumes, never single slices"
-            )
+            raise DataError(f"{path}: volume {volume} is partly test; hold out whole volumes, never single slices")
         (test if held_out.all() else train).append(_case(arrays, mapping, items, volume))
     name = _label(arrays, mapping.site_name, members[0], site, fallback=f"site_{index}")
     return PartyData(name, tuple(train), tuple(test))

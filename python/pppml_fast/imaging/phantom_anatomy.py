@@ -95,9 +95,7 @@ def _cavity(random: np.random.Generator, patient: Patient, grid: Grid, level: Fi
     return radius.astype(np.float32), ((radius - 1) * reach).astype(np.float32)
 
 
-def _body_wall(
-    random: np.random.Generator, patient: Patient, grid: Grid, level: Field, outward: Field
-) -> Field:
+def _body_wall(random: np.random.Generator, patient: Patient, grid: Grid, level: Field, outward: Field) -> Field:
     """Skin, fat and muscle around the cavity, air outside."""
     shoulders = 1 + 0.16 * np.clip((level - 0.78) / 0.2, 0, 1)
     width = (patient.chest_width + 22 + patient.fat) * shoulders
@@ -186,9 +184,7 @@ def _mediastinum(
     return region | ((trunk | right_artery) & cavity)
 
 
-def _abdomen(
-    random: np.random.Generator, patient: Patient, grid: Grid, cavity: Flags, hounsfield: Field
-) -> Flags:
+def _abdomen(random: np.random.Generator, patient: Patient, grid: Grid, cavity: Flags, hounsfield: Field) -> Flags:
     """Domes of the diaphragm, and what lies below: liver, spleen, stomach."""
     floor = 6.0
     top = np.full((1, *grid.shape[1:]), floor, dtype=np.float32)

@@ -29,9 +29,7 @@ class LesionStyle:
     consolidation: float
 
 
-def lung_vessels(
-    random: np.random.Generator, patient: Patient, grid: Grid, chest: Chest, ends: int = 300
-) -> Field:
+def lung_vessels(random: np.random.Generator, patient: Patient, grid: Grid, chest: Chest, ends: int = 300) -> Field:
     """Occupancy (D, H, W) in [0, 1] of the vessel trees of both lungs, arteries and veins.
 
     Random end points join the nearest branch, from the hilum outwards; radii follow Murray's law.
@@ -41,9 +39,7 @@ def lung_vessels(
     if len(candidates) == 0:
         return occupancy
     chosen = candidates[random.integers(len(candidates), size=4 * ends)]
-    points = _millimetres(grid, chosen) + random.uniform(-0.5, 0.5, (len(chosen), 3)) * np.asarray(
-        grid.spacing
-    )
+    points = _millimetres(grid, chosen) + random.uniform(-0.5, 0.5, (len(chosen), 3)) * np.asarray(grid.spacing)
     for side, x in ((-1, -34.0), (1, 38.0)):
         own = points[np.sign(points[:, 2]) == side]
         half = len(own) // 2
@@ -127,9 +123,7 @@ def _draw_tree(occupancy: Field, grid: Grid, tree: tuple[Points, Points, npt.NDA
         _stamp(occupancy, grid, points[part], radius[which][part], high)
 
 
-def _stamp(
-    occupancy: Field, grid: Grid, points: Points, radius: npt.NDArray[np.float64], most: float
-) -> None:
+def _stamp(occupancy: Field, grid: Grid, points: Points, radius: npt.NDArray[np.float64], most: float) -> None:
     spacing = np.asarray(grid.spacing)
     pixel = spacing[1:].mean()
     origin = np.asarray([grid.z.flat[0], grid.y.flat[0], grid.x.flat[0]])
@@ -145,9 +139,7 @@ def _stamp(
         np.maximum.at(occupancy, place, share[valid].astype(np.float32))
 
 
-def _lesion_centres(
-    random: np.random.Generator, grid: Grid, chest: Chest, voxels: npt.NDArray[np.intp]
-) -> Points:
+def _lesion_centres(random: np.random.Generator, grid: Grid, chest: Chest, voxels: npt.NDArray[np.intp]) -> Points:
     sample = voxels[random.integers(len(voxels), size=4000)]
     points = _millimetres(grid, sample)
     outer = chest.periphery[tuple(sample.T)]
@@ -172,8 +164,7 @@ def _add_lesion(
         box.append(slice(*np.searchsorted(line.ravel(), (middle - half, middle + half))))
     where = tuple(box)
     squares = [
-        ((line[tuple(box[k] if k == axis else slice(None) for k in range(3))] - centre[axis]) / radii[axis])
-        ** 2
+        ((line[tuple(box[k] if k == axis else slice(None) for k in range(3))] - centre[axis]) / radii[axis]) ** 2
         for axis, line in enumerate((grid.z, grid.y, grid.x))
     ]
     distance = np.sqrt(squares[0] + squares[1] + squares[2]) + ragged[where]

@@ -12,9 +12,7 @@ PIXEL_SUPERSAMPLING = 2
 
 def average_blocks(volume: npt.NDArray[np.generic], slices: int, pixels: int) -> Field:
     """Means over blocks of slices x pixels x pixels: thick slices and the detector's aperture."""
-    depth, height, width = (
-        length // step for length, step in zip(volume.shape, (slices, pixels, pixels), strict=True)
-    )
+    depth, height, width = (length // step for length, step in zip(volume.shape, (slices, pixels, pixels), strict=True))
     cut = volume[: depth * slices].astype(np.float32, copy=False)
     return cut.reshape(depth, slices, height, pixels, width, pixels).mean(axis=(1, 3, 5), dtype=np.float32)
 

@@ -83,9 +83,7 @@ def lung_box_volume(
     """
     inside = np.asarray(lung, dtype=bool)
     if image.shape != inside.shape or not inside.any():
-        raise DataError(
-            f"image {image.shape} and lung {inside.shape} must share one shape with some lung in it"
-        )
+        raise DataError(f"image {image.shape} and lung {inside.shape} must share one shape with some lung in it")
     voxels = np.argwhere(inside)
     low, high = voxels.min(axis=0), voxels.max(axis=0) + 1
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
@@ -110,9 +108,7 @@ def make_scans(
     names = [client.name for client in clients]
     if len(set(names)) < len(names) or size < 16:
         raise ConfigError(f"clients {names} must have different names and size {size} must be at least 16")
-    return {
-        client.name: tuple(_scan(client, seed, i, size) for i in range(client.scans)) for client in clients
-    }
+    return {client.name: tuple(_scan(client, seed, i, size) for i in range(client.scans)) for client in clients}
 
 
 def _scan(client: ScanClient, seed: int, index: int, size: int) -> Scan:

@@ -33,7 +33,7 @@ from pppml_fast.imaging.phantom_scanner import (
 )
 from pppml_fast.imaging.transforms import unit_range
 
-SUBSLICE_MM = 2.5
+SUBSLICE_MM = 3.0
 """Slices are averaged from sub-slices of about this thickness: partial volume."""
 
 
@@ -81,9 +81,7 @@ class PhantomHospital:
             if not low <= value <= high:
                 raise ConfigError(f"hospital '{self.name}': {name} {value} is outside {low:g} to {high:g}")
         if not self.window[0] < self.window[1]:
-            raise ConfigError(
-                f"hospital '{self.name}': window {self.window} is empty; black must be below white"
-            )
+            raise ConfigError(f"hospital '{self.name}': window {self.window} is empty; black must be below white")
 
 
 DEFAULT_HOSPITALS = (
@@ -130,9 +128,7 @@ def make_case(hospital: PhantomHospital, seed: int, index: int, size: int = 96) 
     subslices = max(1, round(hospital.slice_mm / SUBSLICE_MM))
     pixels = PIXEL_SUPERSAMPLING
     slices = max(1, round(patient.height / hospital.slice_mm))
-    grid = make_grid(
-        slices * hospital.slice_mm, hospital.slice_mm / subslices, hospital.field_mm, size * pixels
-    )
+    grid = make_grid(slices * hospital.slice_mm, hospital.slice_mm / subslices, hospital.field_mm, size * pixels)
     chest = build_chest(random, patient, grid)
     vessels = lung_vessels(random, patient, grid, chest)
     style = LesionStyle(hospital.lesion_mm, hospital.infected_share, hospital.consolidation)

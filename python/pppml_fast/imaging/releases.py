@@ -39,9 +39,7 @@ def list_covid_ct_seg(folder: str | Path) -> dict[str, Datalist]:
         parties.setdefault(_covid_party(path), []).append((path, _covid_item(folder, path)))
     result: dict[str, Datalist] = {}
     for party, members in parties.items():
-        held_out = [
-            position % 3 == 2 and patients[_patient(path)] == 1 for position, (path, _) in enumerate(members)
-        ]
+        held_out = [position % 3 == 2 and patients[_patient(path)] == 1 for position, (path, _) in enumerate(members)]
         result[party] = {
             "name": party,
             "description": "COVID-19-CT-Seg, Zenodo 3757476, Ma et al., doi 10.1002/mp.14676",
@@ -66,11 +64,7 @@ def list_rad_chestct(folder: str | Path, masks: str | Path | None = None) -> Dat
         items = [_rad_item(path, masks) for path in sorted(folder.glob(f"{prefix}*.npz"))]
         listing[section] = [item for item in items if masks is None or "label" in item]
     if not any(listing[section] for section in sections):
-        what = (
-            "scans trn*.npz, val*.npz or tst*.npz"
-            if masks is None
-            else f"scans with a mask in {masks}/infection"
-        )
+        what = "scans trn*.npz, val*.npz or tst*.npz" if masks is None else f"scans with a mask in {masks}/infection"
         raise DataError(f"{folder} has no {what}; unpack RAD-ChestCT there")
     return listing
 

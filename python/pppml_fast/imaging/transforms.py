@@ -79,9 +79,7 @@ class Preprocessing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "window", (float(self.window[0]), float(self.window[1])))
         if not self.window[0] < self.window[1]:
-            raise ConfigError(
-                f"window {list(self.window)} is empty; the first value must be below the second"
-            )
+            raise ConfigError(f"window {list(self.window)} is empty; the first value must be below the second")
         if self.matrix is not None and self.matrix < 16:
             raise ConfigError(f"matrix {self.matrix} is below 16 rows; use e.g. 128, or leave it out")
 
