@@ -129,14 +129,21 @@ def _stamp(occupancy: Field, grid: Grid, points: Points, radius: npt.NDArray[np.
     origin = np.asarray([grid.z.flat[0], grid.y.flat[0], grid.x.flat[0]])
     base = np.round((points - origin) / spacing).astype(np.intp)
     reach = np.ceil((most + pixel / 2) / spacing).astype(int)
-    for offset in np.ndindex(*(2 * reach + 1)):
-        voxel = base + (np.asarray(offset) - reach)
-        distance = np.linalg.norm(origin + voxel * spacing - points, axis=1)
+    voxels, squares = [], []
+    for axis in range(3):
+        steps = np.arange(-reach[axis], reach[axis] + 1)[:, None]
+        places = base[:, axis] + steps
+        squares.append((origin[axis] + places * spacing[axis] - points[:, axis]) ** 2)
+        squares[axis][(places < 0) | (places >= occupancy.shape[axis])] = np.inf
+        voxels.append(places)
+    limit = (radius + pixel / 2) ** 2
+    for i, j, k in np.ndindex(*(2 * reach + 1)):
+        square = squares[0][i] + squares[1][j] + squares[2][k]
+        near = np.flatnonzero(square < limit)
         # Partial volume: a vessel thinner than a voxel fills that share of it.
-        share = np.clip((radius - distance) / pixel + 0.5, 0, 1)
-        valid = (share > 0) & ((voxel >= 0) & (voxel < occupancy.shape)).all(axis=1)
-        place = tuple(voxel[valid].T)
-        np.maximum.at(occupancy, place, share[valid].astype(np.float32))
+        share = np.clip((radius[near] - np.sqrt(square[near])) / pixel + 0.5, 0, 1)
+        place = (voxels[0][i][near], voxels[1][j][near], voxels[2][k][near])
+        np.maximum.at(occupancy, place, share.astype(np.float32))
 
 
 def _lesion_centres(random: np.random.Generator, grid: Grid, chest: Chest, voxels: npt.NDArray[np.intp]) -> Points:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -98,19 +100,24 @@ DEFAULT_HOSPITALS = (
         lesion_mm=16, infected_share=0.12, consolidation=0.2, train_cases=4,
     ),
     PhantomHospital(
-        "west", slice_mm=7.5, noise_hu=22, sharpness=-0.3, offset_hu=-60, field_mm=440, window=(-1350, 150),
-        lesion_mm=8, infected_share=0.05, consolidation=0.5, contrast_hu=140, circular=True, train_cases=3,
+        "west", slice_mm=7.5, noise_hu=22, sharpness=-0.3, offset_hu=-60, field_mm=420, window=(-1350, 150),
+        lesion_mm=12, infected_share=0.07, consolidation=0.5, contrast_hu=140, circular=True, train_cases=3,
     ),
 )  # fmt: skip
 """Thin and sharp; thick and soft with heavy disease; low dose; wide field, contrast and small lesions."""
 
 
 def make_phantoms(
-    hospitals: Sequence[PhantomHospital] = DEFAULT_HOSPITALS, seed: int = 0, size: int = 96
+    hospitals: Sequence[PhantomHospital] = DEFAULT_HOSPITALS,
+    seed: int = 0,
+    size: int = 96,
+    *,
+    workers: int = 2,
 ) -> tuple[PartyData, ...]:
     """One party per hospital with size x size slices; the same seed gives the same voxels.
 
-    A hospital's patients depend on the seed and its name alone, not on the other hospitals.
+    A hospital's patients depend on the seed and its name alone, not on the other hospitals, nor on how many
+    threads (`workers`) draw them.
     Raises ConfigError for a size below 32 or two hospitals of one name.
     """
     if size < 32:
@@ -118,7 +125,10 @@ def make_phantoms(
     names = [hospital.name for hospital in hospitals]
     if len(set(names)) < len(names):
         raise ConfigError(f"hospital names {names} repeat; name each one differently")
-    return tuple(_make_party(hospital, seed, size) for hospital in hospitals)
+    jobs = [(hospital, index) for hospital in hospitals for index in range(_count(hospital))]
+    with ThreadPoolExecutor(max_workers=max(workers, 1)) as pool:
+        cases = iter(list(pool.map(lambda job: make_case(job[0], seed, job[1], size), jobs)))
+    return tuple(_party(hospital, list(islice(cases, _count(hospital)))) for hospital in hospitals)
 
 
 def make_case(hospital: PhantomHospital, seed: int, index: int, size: int = 96) -> Case:
@@ -152,8 +162,10 @@ def make_case(hospital: PhantomHospital, seed: int, index: int, size: int = 96) 
     )
 
 
-def _make_party(hospital: PhantomHospital, seed: int, size: int) -> PartyData:
-    count = hospital.train_cases + hospital.test_cases
-    cases = [make_case(hospital, seed, index, size) for index in range(count)]
-    train = cases[: hospital.train_cases]
-    return PartyData(hospital.name, tuple(train), tuple(cases[hospital.train_cases :]))
+def _count(hospital: PhantomHospital) -> int:
+    return hospital.train_cases + hospital.test_cases
+
+
+def _party(hospital: PhantomHospital, cases: list[Case]) -> PartyData:
+    train, test = cases[: hospital.train_cases], cases[hospital.train_cases :]
+    return PartyData(hospital.name, tuple(train), tuple(test))
