@@ -1,0 +1,239 @@
+"""The bodies of messages: one frozen class per type, each with ``encode`` and a strict ``parse``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pppml_fast.aggregation.encoding import Reader, Writer
+from pppml_fast.errors import ProtocolError
+
+__all__ = [
+    "Abandon",
+    "AbandonReason",
+    "Announce",
+    "Begin",
+    "Chunk",
+    "Deal",
+    "Digest",
+    "Hello",
+    "RosterProposal",
+    "ShareSum",
+    "Statement",
+]
+
+MAX_RING_DIMENSION = 1 << 16
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class RosterProposal:
+    """The roster's canonical bytes with the canonical layout behind its fingerprint."""
+
+    roster: bytes
+    layout: bytes
+
+    def encode(self) -> bytes:
+        return Writer().blob(self.roster).blob(self.layout).finish()
+
+    @classmethod
+    def parse(cls, data: bytes) -> RosterProposal:
+        reader = Reader(data, "roster proposal")
+        proposal = cls(reader.blob(8 * _MIB), reader.blob(16 * _MIB))
+        reader.finish()
+        return proposal
+
+
+@dataclass(frozen=True)
+class Hello:
+    """A party's fresh randomness and ephemeral public keys, with its signature over the roster."""
+
+    random: bytes
+    x25519: bytes
+    mlkem: bytes
+    roster_signature: bytes
+
+    SIZES = (32, 32, 1184, 64)
+
+    def encode(self) -> bytes:
+        return self.random + self.x25519 + self.mlkem + self.roster_signature
+
+    @classmethod
+    def parse(cls, data: bytes) -> Hello:
+        reader = Reader(data, "hello")
+        fields = [reader.raw(size) for size in cls.SIZES]
+        reader.finish()
+        return cls(*fields)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """A party is ready for this attempt over these live parties (protocols that deal no shares)."""
+
+    parties: int
+    live: frozenset[int]
+
+    def encode(self) -> bytes:
+        return Writer().members(self.live, self.parties).finish()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Begin:
+        reader = Reader(data, "begin")
+        parties, live = reader.members()
+        reader.finish()
+        return cls(parties, live)
+
+
+@dataclass(frozen=True)
+class Deal:
+    """One party's share of another's key, with the view of the attempt it was dealt for."""
+
+    parties: int
+    live: frozenset[int]
+    threshold: int
+    group_check: bytes
+    share: NDArray[np.int64]
+
+    def encode(self) -> bytes:
+        writer = Writer().members(self.live, self.parties).u16(self.threshold)
+        return writer.raw(self.group_check).field_vector(self.share).finish()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Deal:
+        reader = Reader(data, "deal")
+        parties, live = reader.members()
+        deal = cls(parties, live, reader.u16(), reader.raw(32), reader.field_vector(MAX_RING_DIMENSION))
+        reader.finish()
+        return deal
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Packed residues of a range of blocks and the parties whose terms they hold."""
+
+    length: int
+    parties: int
+    contributors: frozenset[int]
+    payload: bytes
+
+    def encode(self) -> bytes:
+        return Writer().u64(self.length).members(self.contributors, self.parties).raw(self.payload).finish()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Chunk:
+        reader = Reader(data, "chunk")
+        length = reader.u64()
+        parties, contributors = reader.members()
+        return cls(length, parties, contributors, reader.rest())
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What a party signs at the close: the live set U and the root over the chunks of B."""
+
+    parties: int
+    members: frozenset[int]
+    root: bytes
+
+    def encode(self) -> bytes:
+        return Writer().members(self.members, self.parties).raw(self.root).finish()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Statement:
+        reader = Reader(data, "statement")
+        parties, members = reader.members()
+        statement = cls(parties, members, reader.raw(32))
+        reader.finish()
+        return statement
+
+
+@dataclass(frozen=True)
+class ShareSum:
+    """The sum of the shares a party holds over the live set of one statement."""
+
+    root: bytes
+    values: NDArray[np.int64]
+
+    def encode(self) -> bytes:
+        return Writer().raw(self.root).field_vector(self.values).finish()
+
+    @classmethod
+    def parse(cls, data: bytes) -> ShareSum:
+        reader = Reader(data, "sum of shares")
+        share = cls(reader.raw(32), reader.field_vector(MAX_RING_DIMENSION))
+        reader.finish()
+        return share
+
+
+class AbandonReason(IntEnum):
+    """Why an attempt ended; coarse on purpose, the details stay in the local log."""
+
+    PARTY_LOST = 1
+    STATEMENTS_DIFFER = 2
+    POLICY = 3
+    REFUSED = 4
+    STOPPED = 5
+    PEER_ABANDONED = 6
+
+
+@dataclass(frozen=True)
+class Abandon:
+    """The end of an attempt, with a signed statement of another party where that is the reason."""
+
+    reason: AbandonReason
+    evidence: bytes = b""
+
+    def encode(self) -> bytes:
+        return Writer().u8(self.reason).blob(self.evidence).finish()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Abandon:
+        reader = Reader(data, "abandon")
+        code = reader.u8()
+        evidence = reader.blob(32 * 1024)
+        reader.finish()
+        try:
+            return cls(AbandonReason(code), evidence)
+        except ValueError:
+            raise ProtocolError(f"abandon names an unknown reason {code}") from None
+
+
+@dataclass(frozen=True)
+class Announce:
+    """The initiator's signed sum: its contributors, length and hash; the integers follow in chunks."""
+
+    parties: int
+    contributors: frozenset[int]
+    length: int
+    digest: bytes
+
+    def encode(self) -> bytes:
+        return Writer().members(self.contributors, self.parties).u64(self.length).raw(self.digest).finish()
+
+    @classmethod
+    def parse(cls, data: bytes) -> Announce:
+        reader = Reader(data, "announcement")
+        parties, contributors = reader.members()
+        announce = cls(parties, contributors, reader.u64(), reader.raw(32))
+        reader.finish()
+        return announce
+
+
+@dataclass(frozen=True)
+class Digest:
+    """A bare 32-byte hash: of a sum, or of a model."""
+
+    value: bytes
+
+    def encode(self) -> bytes:
+        return self.value
+
+    @classmethod
+    def parse(cls, data: bytes) -> Digest:
+        reader = Reader(data, "hash")
+        value = reader.raw(32)
+        reader.finish()
+        return cls(value)
