@@ -1,0 +1,92 @@
+"""The state of one attempt: where a party stands, what it cost so far, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pppml_fast.aggregation.attempts import AttemptId
+from pppml_fast.aggregation.messages import MessageType
+from pppml_fast.aggregation.session import Gate, Message
+from pppml_fast.params import CkksParams
+
+__all__ = ["ACTIVE", "AttemptState", "Meter", "Outcome", "State"]
+
+
+class State(Enum):
+    """Where a party stands in its current attempt."""
+
+    IDLE = "idle"
+    PREPARING = "preparing"
+    STREAMING = "streaming"
+    CLOSING = "closing"
+    OPENING = "opening"
+    FINISHED = "finished"
+    ABANDONED = "abandoned"
+    FAILED = "failed"
+
+
+ACTIVE = frozenset({State.PREPARING, State.STREAMING, State.CLOSING, State.OPENING})
+
+
+@dataclass
+class Meter:
+    """One party's costs of one attempt: seconds by the injected clock, bytes sent."""
+
+    encrypt_s: float = 0.0
+    add_s: float = 0.0
+    open_s: float = 0.0
+    bytes_ring: int = 0
+    bytes_return: int = 0
+    bytes_shares: int = 0
+    bytes_control: int = 0
+    clipped: int = 0
+
+    def count(self, type_: MessageType, size: int) -> None:
+        """Add a sent message to its kind."""
+        if type_ is MessageType.CHUNK:
+            self.bytes_ring += size
+        elif type_ in (MessageType.RETURN, MessageType.SUM_CHUNK):
+            self.bytes_return += size
+        elif type_ in (MessageType.DEAL, MessageType.SHARE):
+            self.bytes_shares += size
+        else:
+            self.bytes_control += size
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished attempt gave: the live set by index, int64 (length,), and the agreed transcript digest."""
+
+    members: frozenset[int]
+    integers: NDArray[np.int64]
+    transcript: bytes
+
+
+@dataclass
+class AttemptState:
+    """The part of an attempt that every protocol has."""
+
+    id: AttemptId
+    gate: Gate
+    params: CkksParams
+    live: tuple[int, ...]
+    threshold: int
+    lost: set[int] = field(default_factory=set)
+    ready: set[int] = field(default_factory=set)
+    held: list[Message] = field(default_factory=list)
+    parts: list[NDArray[Any]] | None = None
+    weight: float = 1.0
+    update: bytes = b""
+    length: int = 0
+    meter: Meter = field(default_factory=Meter)
+    models: dict[int, list[bytes]] = field(default_factory=dict)
+
+    @property
+    def remaining(self) -> list[int]:
+        """Indices of the live parties that are not lost."""
+        return [index for index in self.live if index not in self.lost]

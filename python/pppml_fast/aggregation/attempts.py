@@ -1,0 +1,194 @@
+"""The rules about attempts: abandoned is recorded first, and a spent update is never encrypted again.
+
+Two sums over live sets that differ by one party give that party away. So an update takes part in one attempt at
+a time; it may move to another only after this party recorded that it will never release its share in the
+first, and once the share is released the update is spent for good. All of it survives a restart.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pppml_fast.aggregation.encoding import Reader, Writer, digest
+from pppml_fast.aggregation.journal import Store
+from pppml_fast.errors import DataError, KeyReuseError, ProtocolError
+
+__all__ = ["AttemptId", "AttemptLedger", "Outgoing"]
+
+_FRAME_LIMIT = 1 << 24
+Outgoing = tuple[int, bytes]
+"""A stored message: the roster index of its receiver and its bytes."""
+
+
+@dataclass(frozen=True)
+class AttemptId:
+    """One attempt: session id (32 bytes), round, attempt."""
+
+    session: bytes
+    round: int
+    attempt: int
+
+    @property
+    def context(self) -> bytes:
+        """32 bytes naming the attempt, from which the common polynomials a_j are expanded."""
+        numbers = self.round.to_bytes(4, "little") + self.attempt.to_bytes(4, "little")
+        return digest("pppml attempt v1", self.session, numbers)
+
+    def __str__(self) -> str:
+        return f"attempt {self.attempt} of round {self.round} in session {self.session.hex()[:8]}"
+
+
+class _Kind(IntEnum):
+    PREPARED = 1
+    RELEASED = 2
+    ABANDONED = 3
+    SPENT = 4
+
+
+class AttemptLedger:
+    """What a party did in its attempts, backed by a durable store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._prepared: dict[AttemptId, tuple[bytes, list[Outgoing]]] = {}
+        self._released: set[AttemptId] = set()
+        self._abandoned: set[AttemptId] = set()
+        self._spent: dict[bytes, AttemptId] = {}
+        self._active: dict[bytes, AttemptId] = {}
+        for record in store.records():
+            self._replay(record)
+
+    def update_id(self, parts: Sequence[NDArray[Any]]) -> bytes:
+        """32 bytes that identify an update: a keyed hash of its float32 values, useless without the store."""
+        state = hmac.new(self._store.key, b"pppml update v1", sha256)
+        for part in parts:
+            values = np.ascontiguousarray(part, dtype=np.float32) + np.float32(0)  # -0.0 is the same update
+            state.update(values.data)
+        return state.digest()
+
+    def begin(self, attempt: AttemptId, update: bytes) -> None:
+        """Bind an update to an attempt. Raises KeyReuseError when it is spent or bound elsewhere."""
+        if update in self._spent:
+            raise KeyReuseError(
+                f"this update is spent: it was part of {self._spent[update]}; keep the sum opened there, or train anew"
+            )
+        holder = self._active.get(update)
+        if holder is not None and holder != attempt:
+            raise KeyReuseError(f"this update is still part of {holder}; that attempt must be abandoned first")
+        if attempt in self._abandoned:
+            raise ProtocolError(f"{attempt} was abandoned; begin the next attempt")
+        if attempt in self._active.values():
+            raise KeyReuseError(f"{attempt} already holds another update")
+        self._active[update] = attempt
+
+    def prepare(self, attempt: AttemptId, update: bytes, frames: Sequence[Outgoing]) -> None:
+        """Store the messages that release this party's share, before it signs. Durable on return."""
+        if attempt in self._abandoned or attempt in self._prepared:
+            raise ProtocolError(f"{attempt} was already closed by this party; it cannot be closed again")
+        if self._active.get(update) != attempt:
+            raise ProtocolError(f"{attempt} does not hold this update")
+        writer = _record(_Kind.PREPARED, attempt).raw(update).u16(len(frames))
+        for receiver, frame in frames:
+            writer.u16(receiver).blob(frame)
+        self._store.append(writer.finish())
+        self._prepared[attempt] = (update, list(frames))
+
+    def release(self, attempt: AttemptId) -> list[Outgoing]:
+        """The stored messages, for sending; the update is spent from here on. Also after a restart.
+
+        Raises ProtocolError when the attempt was abandoned or never prepared: then no share may leave.
+        """
+        if attempt in self._abandoned:
+            raise ProtocolError(f"{attempt} was abandoned; its share is never released")
+        if attempt not in self._prepared:
+            raise ProtocolError(f"{attempt} was not closed by this party; there is no share to release")
+        update, frames = self._prepared[attempt]
+        if attempt not in self._released:
+            self._store.append(_record(_Kind.RELEASED, attempt).finish())
+            self._mark_spent(attempt, update)
+        return list(frames)
+
+    def spend(self, attempt: AttemptId, update: bytes) -> None:
+        """Record an update as spent the moment it leaves (protocols in which a key holder can open it)."""
+        self._store.append(_record(_Kind.SPENT, attempt).raw(update).finish())
+        self._mark_spent(attempt, update)
+
+    def abandon(self, attempt: AttemptId) -> None:
+        """Record that this attempt's share is never released. Raises ProtocolError when it already was."""
+        if attempt in self._released:
+            raise ProtocolError(f"the share of {attempt} is already released; finish it or discard the update")
+        if attempt in self._abandoned:
+            return
+        self._store.append(_record(_Kind.ABANDONED, attempt).finish())
+        self._mark_abandoned(attempt)
+
+    def pending(self) -> tuple[AttemptId, ...]:
+        """Attempts that were closed, not abandoned: their stored messages may be sent again."""
+        return tuple(attempt for attempt in self._prepared if attempt not in self._abandoned)
+
+    def is_released(self, attempt: AttemptId) -> bool:
+        """Whether this party's share of the attempt has left."""
+        return attempt in self._released
+
+    def finish(self, attempt: AttemptId) -> None:
+        """Forget the stored messages of an attempt whose sum is open; what is spent stays on record."""
+        self._prepared.pop(attempt, None)
+
+    def compact(self) -> None:
+        """Rewrite the store with what still matters: pending messages, spent updates, abandoned attempts."""
+        records = [_record(_Kind.ABANDONED, attempt).finish() for attempt in self._abandoned]
+        records += [_record(_Kind.SPENT, attempt).raw(update).finish() for update, attempt in self._spent.items()]
+        for attempt in self.pending():
+            update, frames = self._prepared[attempt]
+            writer = _record(_Kind.PREPARED, attempt).raw(update).u16(len(frames))
+            for receiver, frame in frames:
+                writer.u16(receiver).blob(frame)
+            records.append(writer.finish())
+            if attempt in self._released:
+                records.append(_record(_Kind.RELEASED, attempt).finish())
+        self._store.replace(records)
+
+    def _mark_spent(self, attempt: AttemptId, update: bytes) -> None:
+        self._released.add(attempt)
+        self._spent[update] = attempt
+        self._active.pop(update, None)
+
+    def _mark_abandoned(self, attempt: AttemptId) -> None:
+        self._abandoned.add(attempt)
+        self._prepared.pop(attempt, None)
+        self._active = {update: holder for update, holder in self._active.items() if holder != attempt}
+
+    def _replay(self, record: bytes) -> None:
+        reader = Reader(record, "journal record")
+        try:
+            kind = _Kind(reader.u8())
+            attempt = AttemptId(reader.raw(32), reader.u32(), reader.u32())
+            update = reader.raw(32) if kind in (_Kind.PREPARED, _Kind.SPENT) else b""
+            count = reader.u16() if kind is _Kind.PREPARED else 0
+            frames = [(reader.u16(), reader.blob(_FRAME_LIMIT)) for _ in range(count)]
+            reader.finish()
+        except (ProtocolError, ValueError) as error:
+            raise DataError(f"the journal holds a record that cannot be read: {error}") from None
+        if kind is _Kind.PREPARED:
+            self._prepared[attempt] = (update, frames)
+            self._active[update] = attempt
+        elif kind is _Kind.RELEASED:
+            if attempt not in self._prepared:
+                raise DataError(f"the journal releases {attempt} without ever preparing it")
+            self._mark_spent(attempt, self._prepared[attempt][0])
+        elif kind is _Kind.SPENT:
+            self._mark_spent(attempt, update)
+        else:
+            self._mark_abandoned(attempt)
+
+
+def _record(kind: _Kind, attempt: AttemptId) -> Writer:
+    return Writer().u8(kind).raw(attempt.session).u32(attempt.round).u32(attempt.attempt)

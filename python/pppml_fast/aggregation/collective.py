@@ -1,0 +1,357 @@
+"""The `collective` protocol: nobody holds the key. One member's state machine.
+
+Deal shares of a one-time key, add up encrypted vectors (ring or star), close by identical signed statements, and only
+then open the sum from the sums of shares. protocol.md, "collective".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
+
+from pppml_fast.aggregation.attempt_state import State
+from pppml_fast.aggregation.attempts import AttemptLedger
+from pppml_fast.aggregation.base import Policy
+from pppml_fast.aggregation.messages import MessageType, parse_frame
+from pppml_fast.aggregation.party import PartyMachine
+from pppml_fast.aggregation.payloads import AbandonReason, Deal, ShareSum, Statement
+from pppml_fast.aggregation.session import Message, Session
+from pppml_fast.aggregation.sharing import FIELD, combine, share
+from pppml_fast.aggregation.streams import Clock, RingPass, StarPass, StreamBrokenError, no_clock, sum_root
+from pppml_fast.cipher import Ciphertext, CollectiveKey, OpeningKey, sum_check_tag, sum_check_verify
+from pppml_fast.errors import OpeningError, PppmlError, ProtocolError
+from pppml_fast.transport.base import Outgoing
+
+__all__ = ["CollectiveParty"]
+
+_TAG_NONCE = bytes(12)
+"""Each tag has an encryption key of its own (attempt and sender), used once."""
+
+
+class CollectiveParty(PartyMachine):
+    """One member of a collective session; see `PartyMachine` for how to drive it."""
+
+    def __init__(self, session: Session, ledger: AttemptLedger, policy: Policy, clock: Clock = no_clock) -> None:
+        super().__init__(session, ledger, policy, clock)
+        self._key: CollectiveKey | None = None
+        self._own: Ciphertext | None = None
+        self._stream_pass: RingPass | StarPass | None = None
+        self._shares: dict[int, NDArray[np.int64]] = {}
+        self._share_sums: dict[int, NDArray[np.int64]] = {}
+        self._statements: dict[int, tuple[Statement, bytes]] = {}
+        self._tags: dict[int, bytes] = {}
+        self._mine: Statement | None = None
+        self._handlers |= {
+            MessageType.DEAL: self._on_deal,
+            MessageType.CHUNK: self._on_stream,
+            MessageType.RETURN: self._on_stream,
+            MessageType.TAG: self._on_tag,
+            MessageType.STATEMENT: self._on_statement,
+            MessageType.SHARE: self._on_share,
+        }
+
+    # --- 1. deal ------------------------------------------------------------------------------------------
+
+    def _on_begin(self) -> list[Outgoing]:
+        now = self._now
+        self._own = self._stream_pass = self._mine = None
+        for kept in (self._shares, self._share_sums, self._statements, self._tags):
+            kept.clear()
+        self._key = CollectiveKey.generate(now.params)
+        secret = self._key._secret_coefficients()
+        shares = share(secret, [index + 1 for index in now.live], now.threshold)
+        secret.fill(0)
+        out = []
+        for index in now.live:
+            if index == self.session.index:
+                self._shares[index] = shares[index + 1]
+                continue
+            body = self._deal(shares[index + 1]).encode()
+            out.append(self._sealed(index, MessageType.DEAL, body))
+            shares[index + 1].fill(0)
+        return out
+
+    def _deal(self, values: NDArray[np.int64]) -> Deal:
+        parties = len(self.session.roster.members)
+        check = self.session.group_key("group check", self._now.id.context)
+        return Deal(parties, frozenset(self._now.live), self._now.threshold, check, values)
+
+    def _on_deal(self, message: Message) -> list[Outgoing]:
+        sender, deal, now = message.header.sender, Deal.parse(message.body), self._now
+        expected = self._deal(deal.share)
+        name = self.session.roster.everyone[sender].name
+        if (deal.parties, deal.live, deal.threshold) != (expected.parties, expected.live, expected.threshold):
+            raise ProtocolError(f"{name!r} deals for another live set or threshold than this party")
+        if deal.group_check != expected.group_check:
+            raise ProtocolError(f"{name!r} holds another group key; somebody sent different parts of it")
+        if sender in self._shares or deal.share.size != now.params.ring_dimension:
+            raise ProtocolError(f"the deal of {name!r} is a second one or has {deal.share.size} values")
+        self._shares[sender] = deal.share
+        now.ready.add(sender)
+        return self._advance()
+
+    # --- 2. add up ----------------------------------------------------------------------------------------
+
+    def _on_values(self) -> list[Outgoing]:
+        now, key = self._now, self._key
+        if key is None or now.parts is None:
+            raise ProtocolError(f"{now.id} holds no key to encrypt under")
+        began = self._clock()
+        self._own = key.encrypt(now.parts, context=now.id.context, weight=now.weight)
+        now.meter.encrypt_s += self._clock() - began
+        key.destroy()
+        now.parts = None
+        return self._advance()
+
+    def _on_stream(self, message: Message) -> list[Outgoing]:
+        if self.state is State.PREPARING:
+            self._now.held.append(message)
+            return []
+        if self.state is not State.STREAMING or self._stream_pass is None:
+            return self._ignore_or_refuse(message)
+        return self._stream(self._stream_pass, message) + self._advance()
+
+    def _begin_streaming(self) -> list[Outgoing]:
+        own = self._own
+        if own is None:
+            raise ProtocolError(f"{self._now.id} has nothing to stream")
+        self._stream_pass = self._new_pass(own, lambda terms: Ciphertext.empty_like(own, terms))
+        self.state = State.STREAMING
+        out = self._send_pieces(self._stream_pass.start())
+        held, self._now.held = self._now.held, []
+        for message in held:
+            out += self._on_stream(message)
+        return out
+
+    # --- 3. close -----------------------------------------------------------------------------------------
+
+    def _close(self, stream: RingPass | StarPass) -> list[Outgoing]:
+        """Store the message that opens, then sign the statement that commits to it."""
+        now, me, members = self._now, self.session.index, stream.members
+        unheard = (members & now.lost) - set(self._statements)
+        if unheard:
+            raise StreamBrokenError(f"party {min(unheard)} was lost after its term went in and before it signed")
+        try:
+            self._check_live_set(members)
+            self._check_can_open(members)
+        except ProtocolError as error:
+            return self._give_up(AbandonReason.POLICY, error)
+        parties = len(self.session.roster.members)
+        root = sum_root(now.id.context, now.length, parties, members, stream.hashes)
+        own = np.zeros(now.params.ring_dimension, np.int64)
+        for index in members:
+            own = (own + self._shares[index]) % FIELD
+        body = ShareSum(root, own).encode()
+        frames = []
+        for peer in sorted(members - {me}):
+            frames.append((peer, now.gate.seal(peer, MessageType.SHARE, body)))
+        self._share_sums[me] = own
+        self._wipe_shares()
+        out = self._send_tag(root)
+        self._ledger.prepare(now.id, now.update, frames)
+        self._mine = Statement(parties, members, root)
+        self.state = State.CLOSING
+        out += self._broadcast(MessageType.STATEMENT, self._mine.encode())
+        return out + self._advance()
+
+    def _check_can_open(self, members: frozenset[int]) -> None:
+        missing = members - set(self._shares)
+        if missing:
+            raise ProtocolError(f"no share of party {min(missing)} arrived; its term cannot be opened here")
+        if len(members) < self._now.threshold:
+            raise ProtocolError(f"{len(members)} parties cannot open with a threshold of {self._now.threshold}")
+
+    def _on_statement(self, message: Message) -> list[Outgoing]:
+        sender, statement = message.header.sender, Statement.parse(message.body)
+        if sender in self._statements:
+            if self._statements[sender][0] != statement:
+                self.evidence.append((self._statements[sender][1], message.data))
+            raise ProtocolError(f"party {sender} signs a second statement for {self._now.id}")
+        self._statements[sender] = (statement, message.data)
+        return self._advance()
+
+    def _agreed(self) -> bool:
+        """Whether every member of U signed this party's statement; raises _DifferingError on another one."""
+        mine = self._mine
+        if mine is None:
+            return False
+        for statement, data in self._statements.values():
+            if statement != mine:
+                raise _DifferingError(data)
+        return mine.members - {self.session.index} <= set(self._statements)
+
+    def _examine(self, evidence: bytes) -> None:
+        if not evidence:
+            return
+        frame = parse_frame(evidence)
+        now, header = self._now.id, frame.header
+        if header.type is not MessageType.STATEMENT or header.sender >= len(self.session.roster.members):
+            raise ProtocolError("the evidence attached to an abandon is no statement")
+        if (header.session, header.round, header.attempt) != (now.session, now.round, now.attempt):
+            raise ProtocolError("the evidence attached to an abandon is of another attempt")
+        self._now.gate.check_signature(frame)
+        held = self._statements.get(header.sender)
+        if held is not None and held[0] != Statement.parse(frame.body):
+            self.evidence.append((held[1], evidence))
+
+    # --- 4. open ------------------------------------------------------------------------------------------
+
+    def _release(self) -> list[Outgoing]:
+        frames = self._ledger.release(self._now.id)
+        self.state = State.OPENING
+        return [self._routed(peer, MessageType.SHARE, data) for peer, data in frames] + self._advance()
+
+    def _on_share(self, message: Message) -> list[Outgoing]:
+        sender = message.header.sender
+        if self.state in (State.ABANDONED, State.FINISHED, State.FAILED):
+            return []
+        part = ShareSum.parse(message.body)
+        if self._mine is None or part.root != self._mine.root or sender not in self._mine.members:
+            raise ProtocolError(f"party {sender} sends shares of another sum than the one closed here")
+        if sender in self._share_sums or part.values.size != self._now.params.ring_dimension:
+            raise ProtocolError(f"the sum of shares of party {sender} is a second one or of wrong size")
+        self._share_sums[sender] = part.values
+        return self._advance()
+
+    def _open(self, stream: RingPass | StarPass) -> list[Outgoing]:
+        now, mine = self._now, self._mine
+        total: Any = stream.total
+        if mine is None or total is None:
+            raise ProtocolError(f"{now.id} has no closed sum to open")
+        began = self._clock()
+        try:
+            if self.session.roster.options.checks_sum:
+                self._check_sum(total, mine)
+            points = {index + 1: values for index, values in self._share_sums.items()}
+            coefficients = combine(points, now.threshold)
+            key = OpeningKey.from_coefficients(now.params, coefficients, terms=len(mine.members))
+            coefficients.fill(0)
+            integers = key.decrypt(total, integers=True)
+        except PppmlError as error:
+            return self._fail(error if isinstance(error, OpeningError) else OpeningError(f"no sum opens: {error}"))
+        now.meter.open_s += self._clock() - began
+        self._ledger.finish(now.id)
+        self._finish(mine.members, integers, mine.root)
+        return []
+
+    # --- the sum check ------------------------------------------------------------------------------------
+
+    def _send_tag(self, root: bytes) -> list[Outgoing]:
+        """This party's term of the sum check, under a key that relays lack.
+
+        It leaves with the statement, not with the share: a party lost between the two must not stop the
+        opening.
+        """
+        if not self.session.roster.options.checks_sum or self._own is None:
+            return []
+        tag = sum_check_tag(self._own, self._sum_check_key())
+        sealed = self._tag_cipher(self.session.index).encrypt(_TAG_NONCE, tag, root)
+        self._tags[self.session.index] = sealed
+        return self._broadcast(MessageType.TAG, sealed)
+
+    def _on_tag(self, message: Message) -> list[Outgoing]:
+        if not self.session.roster.options.checks_sum or message.header.sender in self._tags:
+            raise ProtocolError(f"a tag of party {message.header.sender} is not expected")
+        self._tags[message.header.sender] = message.body
+        return []
+
+    def _check_sum(self, total: Ciphertext, mine: Statement) -> None:
+        tags = []
+        for index in sorted(mine.members):
+            try:
+                tags.append(self._tag_cipher(index).decrypt(_TAG_NONCE, self._tags.get(index, b""), mine.root))
+            except (InvalidTag, ValueError):
+                raise OpeningError(f"party {index} sent no valid tag; the sum cannot be checked") from None
+        sum_check_verify(total, self._sum_check_key(), tags)
+
+    def _sum_check_key(self) -> bytes:
+        return self.session.group_key("sum check", self._now.id.context)
+
+    def _tag_cipher(self, index: int) -> AESGCM:
+        label = index.to_bytes(2, "little")
+        return AESGCM(self.session.group_key("sum check tag", self._now.id.context, label))
+
+    # --- states -------------------------------------------------------------------------------------------
+
+    def _advance(self) -> list[Outgoing]:
+        """Take the next step whose conditions hold; at most one, as each step calls this again."""
+        step = self._next_step()
+        try:
+            return step() if step is not None else []
+        except _DifferingError as difference:
+            error = ProtocolError(f"the statements of {self._now.id} differ; nobody opens this sum")
+            return self._give_up(AbandonReason.STATEMENTS_DIFFER, error, difference.data)
+
+    def _next_step(self) -> Callable[[], list[Outgoing]] | None:
+        stream = self._stream_pass
+        if self.state is State.PREPARING and self._own is not None and self._everyone_ready():
+            return self._begin_streaming
+        if self.state is State.STREAMING and stream is not None and stream.complete:
+            return lambda: self._close(stream)
+        if self.state is State.CLOSING:
+            return lambda: self._release() if self._agreed() else []
+        if self.state is State.OPENING and stream is not None and len(self._share_sums) >= self._now.threshold:
+            return lambda: self._open(stream)
+        return None
+
+    def _on_lost(self, index: int) -> list[Outgoing]:
+        now = self._now
+        if self.state is State.OPENING:
+            return self._check_enough_left()
+        if self.state is State.CLOSING:
+            signed = self._mine is None or index not in self._mine.members or index in self._statements
+            if not signed:
+                raise StreamBrokenError(f"party {index} was lost before it signed the sum it is part of")
+            return []
+        least = max(now.threshold, self._policy.minimum(len(self.session.roster.members)))
+        if len([i for i in now.remaining if i < len(self.session.roster.members)]) < least:
+            raise StreamBrokenError(f"after the loss of party {index} too few are left: {least} are needed")
+        pieces = self._stream_pass.lost(index) if self._stream_pass is not None else []
+        return self._send_pieces(pieces) + self._advance()
+
+    def _check_enough_left(self) -> list[Outgoing]:
+        """After a release there is no way back: the party waits for shares that may come later, or discards."""
+        members = self._mine.members if self._mine is not None else frozenset()
+        possible = set(self._share_sums) | (members - self._now.lost)
+        if len(possible) >= self._now.threshold:
+            return []
+        self.failure = ProtocolError(
+            f"only {len(possible)} of {self._now.threshold} shares can arrive for {self._now.id}; the update is spent: "
+            "wait until the missing ones are fetched, or discard it and train anew"
+        )
+        return []
+
+    def _ignore_or_refuse(self, message: Message) -> list[Outgoing]:
+        if self.state in (State.ABANDONED, State.FAILED):
+            return []
+        raise ProtocolError(f"{message.header.type.name} arrived while {self._now.id} is {self.state.value}")
+
+    def _wipe_shares(self) -> None:
+        for values in self._shares.values():
+            if values.flags.writeable:
+                values.fill(0)
+        self._shares.clear()
+
+    def _wipe(self) -> None:
+        super()._wipe()
+        self._wipe_shares()
+        for values in self._share_sums.values():
+            values.fill(0)
+        self._share_sums.clear()
+        if self._key is not None:
+            self._key.destroy()
+            self._key = None
+        self._own = self._stream_pass = None
+
+
+class _DifferingError(Exception):
+    """A signed statement that is not this party's."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__("statements differ")
+        self.data = data

@@ -1,0 +1,152 @@
+"""Found a federation in this process: identities, roster, handshake, and one state machine per member."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from pppml_fast.aggregation.attempts import AttemptLedger
+from pppml_fast.aggregation.base import (
+    Policy,
+)
+from pppml_fast.aggregation.collective import CollectiveParty
+from pppml_fast.aggregation.federation import RELAY, Federation
+from pppml_fast.aggregation.handshake import Handshake, HandshakeState
+from pppml_fast.aggregation.identity import Identity
+from pppml_fast.aggregation.initiator import InitiatorParty
+from pppml_fast.aggregation.journal import MemoryStore, Store
+from pppml_fast.aggregation.party import PartyMachine
+from pppml_fast.aggregation.plain import PlainParty
+from pppml_fast.aggregation.relay import Relay
+from pppml_fast.aggregation.roster import Member, Roster, SessionOptions, Terms
+from pppml_fast.errors import InputError, ParameterError, ProtocolError
+from pppml_fast.layout import Layout
+from pppml_fast.params import CkksParams
+from pppml_fast.transport.in_process import InProcessNetwork
+
+__all__ = ["open_federation"]
+
+_MACHINES: dict[str, type[PartyMachine]] = {
+    "collective": CollectiveParty,
+    "initiator": InitiatorParty,
+    "plain": PlainParty,
+}
+_KEYS = {"collective": "collective", "initiator": "public"}
+
+
+def open_federation(
+    parties: Sequence[str],
+    *,
+    params: CkksParams,
+    layout: Layout | None = None,
+    protocol: str = "collective",
+    topology: str = "ring",
+    weights: Mapping[str, float] | None = None,
+    policy: Policy | Mapping[str, Policy] | None = None,
+    sum_check: bool | None = None,
+    threshold: int | None = None,
+    allow_two_parties: bool = False,
+    sum_clip: float | None = None,
+    chunk_blocks: int = 64,
+    layouts: Mapping[str, Layout] | None = None,
+    stores: Mapping[str, Store] | None = None,
+    identities: Mapping[str, Identity] | None = None,
+    record: bool = False,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Federation:
+    """Open a session of all parties in this process and return it.
+
+    ``weights`` are public shares with sum 1 (equal by default; params.weights must be "public" to give any);
+    ``policy`` one for all, or each member's own; ``sum_clip`` the range of `Federation.sum` (default: 1 or the
+    clip, whichever is larger); ``layouts`` each member's own layout where they are not taken to be the same;
+    ``stores`` durable journals by name; ``record`` keeps every message in ``network.transcript``.
+    Raises ProtocolError when a member's policy refuses the roster, LayoutMismatchError on another model,
+    ParameterError on parameters that do not fit the protocol.
+    """
+    names = list(parties)
+    options = SessionOptions(protocol, topology, sum_check, threshold, chunk_blocks)
+    _check_parameters(params, options, len(names), weights)
+    policies = {name: _policy_of(policy, name, allow_two_parties) for name in names}
+    for own in policies.values():
+        own.minimum(len(names))
+    sum_params = _sum_parameters(params, sum_clip)
+    keys = {name: (identities or {}).get(name) or Identity.generate(name) for name in names}
+    relay = Identity.generate(RELAY) if topology == "star" else None
+    roster = Roster(
+        members=tuple(Member(name, keys[name].public.hex(), _weight(params, names, weights, name)) for name in names),
+        parameters=params.to_dict(),
+        sum_parameters=sum_params.to_dict(),
+        layout=((layouts or {}).get(names[0]) or layout or Layout(())).fingerprint.hex(),
+        options=options,
+        relay=None if relay is None else Member(relay.name, relay.public.hex()),
+    )
+    pinned = {member.name: member.public for member in roster.everyone}
+    handshakes: dict[str, Handshake] = {}
+    for name in names:
+        own_layout = (layouts or {}).get(name) or layout or Layout(())
+        terms = Terms(roster.parameters, roster.sum_parameters, own_layout, options)
+        own_policy = policies[name] if policies[name].pinned is not None else replace(policies[name], pinned=pinned)
+        policies[name] = own_policy
+        handshakes[name] = Handshake(keys[name], own_policy, terms, roster if name == names[0] else None)
+    if relay is not None:
+        handshakes[RELAY] = Handshake(relay, replace(policies[names[0]], pinned=pinned), None)
+    network = InProcessNetwork(handshakes, record=record)
+    _shake_hands(network, handshakes, names[0])
+    machines = {}
+    for name in names:
+        session = handshakes[name].session
+        store = (stores or {}).get(name) or MemoryStore()
+        if session is not None:
+            machines[name] = _MACHINES[protocol](session, AttemptLedger(store), policies[name], clock)
+    relay_session = handshakes[RELAY].session if relay is not None else None
+    adder = None if relay_session is None else Relay(relay_session, clock)
+    network.nodes = {**machines, **({} if adder is None else {RELAY: adder})}
+    return Federation(network, machines, adder, params, sum_params, layout, clock)
+
+
+def _shake_hands(network: InProcessNetwork, handshakes: Mapping[str, Handshake], proposer: str) -> None:
+    network.post(proposer, handshakes[proposer].start())
+    network.run()
+    failures = [shake.failure for shake in handshakes.values() if shake.failure is not None]
+    told = [error for error in failures if "refused the roster" not in str(error)]
+    if failures:
+        raise (told or failures)[0]
+    for name, shake in handshakes.items():
+        if shake.state is not HandshakeState.OPEN:
+            reason = shake.refusals[0] if shake.refusals else "messages were lost"
+            raise ProtocolError(f"{name!r} is still {shake.state.value}: {reason}")
+
+
+def _check_parameters(
+    params: CkksParams, options: SessionOptions, parties: int, weights: Mapping[str, float] | None
+) -> None:
+    needed = _KEYS.get(options.protocol)
+    if needed is not None and params.keys != needed:
+        raise ParameterError(
+            f"protocol {options.protocol!r} needs parameters with keys={needed!r}, these have {params.keys!r}"
+        )
+    if params.parties < parties:
+        raise ParameterError(f"the parameters are for {params.parties} parties, {parties} take part")
+    if weights is not None and params.weights != "public":
+        raise ParameterError("weights were given, but the parameters have weights='free'; build them with 'public'")
+
+
+def _weight(params: CkksParams, names: Sequence[str], weights: Mapping[str, float] | None, name: str) -> float:
+    if params.weights == "free":
+        return 1.0
+    if weights is None:
+        return 1.0 / len(names)
+    if set(weights) != set(names):
+        raise InputError(f"weights name {sorted(weights)}, the parties are {sorted(names)}")
+    return float(weights[name])
+
+
+def _policy_of(policy: Policy | Mapping[str, Policy] | None, name: str, allow_two_parties: bool) -> Policy:
+    own = policy if isinstance(policy, Policy) else (policy or {}).get(name, Policy())
+    return replace(own, allow_two_parties=own.allow_two_parties or allow_two_parties)
+
+
+def _sum_parameters(params: CkksParams, sum_clip: float | None) -> CkksParams:
+    clip = max(1.0, params.clip) if sum_clip is None else sum_clip
+    return CkksParams.from_dict({**params.to_dict(), "weights": "free", "clip": float(clip)})

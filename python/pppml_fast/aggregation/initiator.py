@@ -1,0 +1,263 @@
+"""The `initiator` protocol: the cycle as PPPML-HMI published it, done properly. The weaker variant.
+
+One party per round holds the key, so it opens, together with any one other party, a prefix of the ring: with the
+third party it has the second one's vector exactly. It learns the sum first, and as it rotates every colluding pair gets
+its turn. Kept for fidelity to the paper; `collective` is the default. Refused on a star.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pppml_fast.aggregation.attempt_state import State
+from pppml_fast.aggregation.attempts import AttemptLedger
+from pppml_fast.aggregation.base import Policy
+from pppml_fast.aggregation.messages import MessageType
+from pppml_fast.aggregation.party import PartyMachine
+from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Announce, Begin, Chunk, Digest
+from pppml_fast.aggregation.plain import PlainBlocks
+from pppml_fast.aggregation.session import Message, Session
+from pppml_fast.aggregation.streams import Clock, RingPass, StreamBrokenError, chunk_grid, no_clock
+from pppml_fast.cipher import Ciphertext, PublicKey, SecretKey, keygen
+from pppml_fast.errors import OpeningError, PppmlError, ProtocolError
+from pppml_fast.transport.base import Outgoing
+
+__all__ = ["InitiatorParty"]
+
+
+class InitiatorParty(PartyMachine):
+    """One member of an initiator session; the initiator of round r is member r mod n of the live set."""
+
+    def __init__(self, session: Session, ledger: AttemptLedger, policy: Policy, clock: Clock = no_clock) -> None:
+        super().__init__(session, ledger, policy, clock)
+        self._order: tuple[int, ...] = ()
+        self._public: PublicKey | None = None
+        self._secret: SecretKey | None = None
+        self._seed = b""
+        self._own: Ciphertext | None = None
+        self._ring: RingPass | None = None
+        self._announced: Announce | None = None
+        self._sum: PlainBlocks | None = None
+        self._hashes: dict[int, bytes] = {}
+        self._chunks = 0
+        self._handlers |= {
+            MessageType.BEGIN: self._on_peer_begins,
+            MessageType.PUBLIC_KEY: self._on_public_key,
+            MessageType.CHUNK: self._on_chunk,
+            MessageType.ANNOUNCE: self._on_announce,
+            MessageType.SUM_CHUNK: self._on_sum_chunk,
+            MessageType.SUM_HASH: self._on_sum_hash,
+        }
+
+    @property
+    def initiator(self) -> int:
+        """Roster index of the current round's initiator."""
+        return self._order[0]
+
+    @property
+    def _leads(self) -> bool:
+        return self.initiator == self.session.index
+
+    # --- 1. the key ---------------------------------------------------------------------------------------
+
+    def _on_begin(self) -> list[Outgoing]:
+        now = self._now
+        turn = now.id.round % len(now.live)
+        self._order = now.live[turn:] + now.live[:turn]
+        self._public = self._own = self._ring = self._announced = self._sum = None
+        self._hashes.clear()
+        self._chunks = 0
+        parties = len(self.session.roster.members)
+        out = self._broadcast(MessageType.BEGIN, Begin(parties, frozenset(now.live)).encode())
+        if self._leads:
+            keys = keygen(now.params)
+            if keys.public is None:
+                raise ProtocolError("the initiator protocol needs parameters with keys='public'")
+            self._public, self._secret = keys.public, keys.secret
+            self._seed = os.urandom(32)
+            out += self._broadcast(MessageType.PUBLIC_KEY, keys.public.to_bytes())
+        return out
+
+    def _on_peer_begins(self, message: Message) -> list[Outgoing]:
+        if Begin.parse(message.body).live != frozenset(self._now.live):
+            raise ProtocolError(f"party {message.header.sender} begins over another live set")
+        self._now.ready.add(message.header.sender)
+        return self._advance()
+
+    def _on_public_key(self, message: Message) -> list[Outgoing]:
+        if message.header.sender != self.initiator or self._public is not None:
+            raise ProtocolError(f"party {message.header.sender} is not this round's initiator, or sent a second key")
+        self._public = PublicKey.from_bytes(self._now.params, message.body)
+        return self._advance()
+
+    # --- 2., 3. the cycle ---------------------------------------------------------------------------------
+
+    def _on_values(self) -> list[Outgoing]:
+        return self._advance()
+
+    def _on_chunk(self, message: Message) -> list[Outgoing]:
+        if self.state is State.PREPARING:
+            self._now.held.append(message)
+            return []
+        if self.state is not State.STREAMING or self._ring is None:
+            raise ProtocolError(f"a chunk arrived while {self._now.id} is {self.state.value}")
+        return self._stream(self._ring, message) + self._advance()
+
+    def _begin_streaming(self, public: PublicKey) -> list[Outgoing]:
+        """Encrypt, mask (the initiator, after encryption), and spend the update: a key holder may open it."""
+        now = self._now
+        began = self._clock()
+        own = public.encrypt(now.parts, weight=now.weight)
+        if self._leads:
+            own = own.add_mask(self._seed)
+        now.meter.encrypt_s += self._clock() - began
+        now.parts = None
+        self._ledger.spend(now.id, now.update)
+        self._own = own
+        self.state = State.STREAMING
+        ring = self._new_pass(own, lambda terms: Ciphertext.empty_like(own, terms), self._order)
+        if not isinstance(ring, RingPass):
+            raise ProtocolError("the initiator protocol needs a ring")
+        self._ring = ring
+        out = self._send_pieces(ring.start())
+        held, now.held = now.held, []
+        for message in held:
+            out += self._on_chunk(message)
+        return out + self._advance()
+
+    # --- 4. open and announce -----------------------------------------------------------------------------
+
+    def _open(self, ring: RingPass) -> list[Outgoing]:
+        """Decrypt, subtract the mask modulo Q, then round; sign and announce the sum."""
+        now, total, secret = self._now, ring.total, self._secret
+        if not isinstance(total, Ciphertext) or secret is None:
+            raise ProtocolError(f"{now.id} has no sum to open")
+        try:
+            self._check_live_set(ring.members)
+        except ProtocolError as error:
+            return self._stop(AbandonReason.POLICY, error)
+        began = self._clock()
+        try:
+            integers = secret.decrypt(total.subtract_mask(self._seed), integers=True)
+        except PppmlError as error:
+            failure = error if isinstance(error, OpeningError) else OpeningError(f"no sum opens: {error}")
+            return self._stop(AbandonReason.REFUSED, failure)
+        now.meter.open_s += self._clock() - began
+        self._sum = PlainBlocks(now.params, integers)
+        digest = _sum_hash(integers)
+        parties = len(self.session.roster.members)
+        self._announced = Announce(parties, ring.members, now.length, digest)
+        self.state = State.OPENING
+        out = self._broadcast(MessageType.ANNOUNCE, self._announced.encode())
+        for peer in sorted(ring.members - {self.session.index}):
+            for start, stop in self._grid(self._sum):
+                body = Chunk(now.length, parties, ring.members, self._sum.pack(start, stop)).encode()
+                out.append(self._sealed(peer, MessageType.SUM_CHUNK, body, (start, stop)))
+        return out + self._confirm(digest)
+
+    def _on_announce(self, message: Message) -> list[Outgoing]:
+        announce, now = Announce.parse(message.body), self._now
+        if message.header.sender != self.initiator or self._announced is not None:
+            raise ProtocolError(f"party {message.header.sender} may not announce the sum of {now.id}")
+        if self.state is not State.STREAMING or announce.length != now.length:
+            raise ProtocolError(f"a sum of {announce.length} values is announced while {now.id} is {self.state.value}")
+        if self.session.index not in announce.contributors or not announce.contributors <= set(now.live):
+            raise ProtocolError("the announced live set leaves this party out or adds strangers")
+        try:
+            self._check_live_set(announce.contributors)
+        except ProtocolError as error:
+            return self._stop(AbandonReason.POLICY, error)
+        self._announced = announce
+        self._sum = PlainBlocks.zeros(now.params, now.length)
+        self.state = State.OPENING
+        return []
+
+    def _on_sum_chunk(self, message: Message) -> list[Outgoing]:
+        header, chunk = message.header, Chunk.parse(message.body)
+        if header.sender != self.initiator or self._sum is None or self._announced is None or self._leads:
+            raise ProtocolError(f"party {header.sender} sends a sum that was not announced")
+        grid = self._grid(self._sum)
+        if self._chunks >= len(grid) or grid[self._chunks] != (header.start, header.stop):
+            raise ProtocolError(f"blocks {header.start}..{header.stop} are not the next of the sum")
+        self._sum.load(header.start, header.stop, chunk.payload)
+        self._chunks += 1
+        if self._chunks < len(grid):
+            return []
+        digest = _sum_hash(self._sum.values)
+        if digest != self._announced.digest:
+            return self._stop(AbandonReason.STATEMENTS_DIFFER, OpeningError("the sum is not the one that was signed"))
+        return self._confirm(digest)
+
+    def _confirm(self, digest: bytes) -> list[Outgoing]:
+        self._hashes[self.session.index] = digest
+        return self._broadcast(MessageType.SUM_HASH, Digest(digest).encode()) + self._compare()
+
+    def _on_sum_hash(self, message: Message) -> list[Outgoing]:
+        self._hashes.setdefault(message.header.sender, Digest.parse(message.body).value)
+        return self._compare()
+
+    def _compare(self) -> list[Outgoing]:
+        """Finish once every contributor holds the same sum; stop when somebody was told another one."""
+        mine = self._hashes.get(self.session.index)
+        if mine is None or self._announced is None or self._sum is None or self.state is not State.OPENING:
+            return []
+        if any(digest != mine for digest in self._hashes.values()):
+            error = ProtocolError("the parties were told different sums; the initiator signed more than one")
+            return self._stop(AbandonReason.STATEMENTS_DIFFER, error)
+        if self._announced.contributors <= set(self._hashes):
+            self._finish(self._announced.contributors, self._sum.values, self._announced.digest)
+        return []
+
+    # --- states -------------------------------------------------------------------------------------------
+
+    def _grid(self, blocks: PlainBlocks) -> list[tuple[int, int]]:
+        return chunk_grid(blocks.block_count, self.session.roster.options.chunk_blocks)
+
+    def _advance(self) -> list[Outgoing]:
+        ready = self._public is not None and self._now.parts is not None and self._everyone_ready()
+        if self.state is State.PREPARING and ready and self._public is not None:
+            return self._begin_streaming(self._public)
+        if self.state is State.STREAMING and self._leads and self._ring is not None and self._ring.complete:
+            return self._open(self._ring)
+        return []
+
+    def _on_lost(self, index: int) -> list[Outgoing]:
+        members = len(self.session.roster.members)
+        if len(self._now.remaining) < self._policy.minimum(members) or index == self.initiator:
+            raise StreamBrokenError(f"party {index} was lost; the round needs it")
+        if self.state is State.OPENING:
+            if self._announced is not None and index not in self._hashes and index in self._announced.contributors:
+                raise StreamBrokenError(f"party {index} was lost before it confirmed the sum")
+            return []
+        pieces = self._ring.lost(index) if self._ring is not None else []
+        return self._send_pieces(pieces) + self._advance()
+
+    def _give_up(self, reason: AbandonReason, error: PppmlError, evidence: bytes = b"") -> list[Outgoing]:
+        """Before anything left the attempt may be abandoned; afterwards the update stays spent."""
+        if not self._ledger.is_released(self._now.id):
+            return super()._give_up(reason, error, evidence)
+        return self._stop(reason, error)
+
+    def _on_abandon(self, message: Message) -> list[Outgoing]:
+        if self.state in (State.FINISHED, State.FAILED, State.ABANDONED):
+            return []
+        name = self.session.roster.everyone[message.header.sender].name
+        return self._give_up(AbandonReason.PEER_ABANDONED, ProtocolError(f"party {name!r} gave up {self._now.id}"))
+
+    def _stop(self, reason: AbandonReason, error: PppmlError) -> list[Outgoing]:
+        self._fail(error)
+        return self._broadcast(MessageType.ABANDON, Abandon(reason).encode())
+
+    def _wipe(self) -> None:
+        super()._wipe()
+        self._secret = None
+        self._seed = b""
+        self._own = self._ring = None
+
+
+def _sum_hash(integers: NDArray[np.int64]) -> bytes:
+    return sha256(np.ascontiguousarray(integers, "<i8").tobytes()).digest()
