@@ -91,9 +91,7 @@ def test_steps_spend_the_budget_exactly() -> None:
 
 
 def test_budgets_that_do_not_divide_are_refused_with_the_nearest() -> None:
-    with pytest.raises(
-        ConfigError, match="10 gradients is no multiple of the 4 of per_fedavg_hf: use 8 or 12"
-    ):
+    with pytest.raises(ConfigError, match="10 gradients is no multiple of the 4 of per_fedavg_hf: use 8 or 12"):
         steps_for_gradients("per_fedavg_hf", 10)
     with pytest.raises(ConfigError, match="use 4"):
         steps_for_gradients("per_fedavg_hf", 3)

@@ -87,9 +87,7 @@ def test_read_only_vectors_are_copied() -> None:
         ("0.*", "*.bias", ["0.weight"]),
     ],
 )
-def test_patterns_choose_tensors(
-    network: Callable[..., Any], include: Any, exclude: Any, names: list[str]
-) -> None:
+def test_patterns_choose_tensors(network: Callable[..., Any], include: Any, exclude: Any, names: list[str]) -> None:
     params = parameters_of(network())
     layout = layout_of(params, include=include, exclude=exclude)
     assert list(layout.names) == names
@@ -128,9 +126,7 @@ def test_tied_weights_travel_once_and_learn_from_both_uses() -> None:
     gradient = Objective(module, squared).gradient(params, {}, (x, y)).gradient
     squared(module(x), y).backward()
     torch.testing.assert_close(gradient["encoder.weight"], module.encoder.weight.grad)
-    with pytest.raises(
-        InputError, match=r"'encoder.weight' and 'decoder.weight' share memory.*parameters_of"
-    ):
+    with pytest.raises(InputError, match=r"'encoder.weight' and 'decoder.weight' share memory.*parameters_of"):
         layout_of(module.state_dict())
     write_back(module, {name: tensor + 1 for name, tensor in params.items()})
     assert module.decoder.weight is module.encoder.weight

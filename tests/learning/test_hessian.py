@@ -99,9 +99,7 @@ def test_central_difference_does_not_depend_on_the_length_of_the_vector(
     central = objective.hessian_vector_difference(params, buffers, batch, scaled)
     assert relative_error(central, exact) < 1e-3
     step = difference_step(params, scaled, 1e-3)
-    assert step * float(flat(scaled).norm()) == pytest.approx(
-        1e-3 * (1 + float(flat(params).norm())), rel=1e-5
-    )
+    assert step * float(flat(scaled).norm()) == pytest.approx(1e-3 * (1 + float(flat(params).norm())), rel=1e-5)
 
 
 def test_zero_vector_has_a_zero_product(network: Callable[..., Any], images: Callable[..., Any]) -> None:
@@ -181,9 +179,7 @@ def test_missing_second_derivative_is_an_error_that_names_the_way_out() -> None:
     torch.testing.assert_close(central["w"], 2 * vector["w"], rtol=1e-3, atol=1e-3)
 
 
-def test_hf_and_exact_train_alike_and_fo_does_not(
-    network: Callable[..., Any], images: Callable[..., Any]
-) -> None:
+def test_hf_and_exact_train_alike_and_fo_does_not(network: Callable[..., Any], images: Callable[..., Any]) -> None:
     ends = {}
     for variant in ("fo", "hf", "exact"):
         module = network()

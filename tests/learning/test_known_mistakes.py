@@ -87,9 +87,7 @@ def test_the_second_meta_step_starts_where_the_first_one_ended(quadratic: Callab
     one = per_fedavg("hf", ALPHA, BETA, 1)
     middle = one.apply(state, one.client(state, again.objective, again.parties[0]).delta)
     end = one.apply(middle, one.client(middle, again.objective, again.parties[0]).delta)
-    np.testing.assert_allclose(
-        world.vector(state.params) + world.vector(whole), world.vector(end.params), atol=1e-12
-    )
+    np.testing.assert_allclose(world.vector(state.params) + world.vector(whole), world.vector(end.params), atol=1e-12)
 
 
 def test_the_inner_step_matters(network: Callable[..., Any], images: Callable[..., Any]) -> None:

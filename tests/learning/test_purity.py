@@ -62,8 +62,7 @@ def test_inputs_are_never_changed(
     assert (
         bits(module.state_dict())
         == given
-        == bits({**params, **buffers})
-        | {name: b for name, b in given.items() if name not in {**params, **buffers}}
+        == bits({**params, **buffers}) | {name: b for name, b in given.items() if name not in {**params, **buffers}}
     )
     assert bits(objective.module.state_dict()) == given, "the form itself stays as it was copied"
     assert not any(m.training for m in module.modules())
@@ -75,12 +74,16 @@ def test_inputs_are_never_changed(
 
 def test_the_state_is_a_copy_of_the_model(network: Callable[..., Any]) -> None:
     module = network(batch_norm=True)
-    state = fedavg(0.1, 1).init(parameters_of(module), buffers_of(module))
+    params, buffers = parameters_of(module), buffers_of(module)
+    taken = bits({**params, **buffers})
+    live = {name: p.detach() for name, p in module.named_parameters()}
+    state = fedavg(0.1, 1).init(live, dict(module.named_buffers()))
     before = bits(state.state_dict())
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
             tensor.fill_(7)
     assert bits(state.state_dict()) == before
+    assert bits({**params, **buffers}) == taken
 
 
 def run(module: nn.Module, images: Callable[..., Any], algorithm: Algorithm, seed: int) -> ServerState:
@@ -112,9 +115,7 @@ def test_the_same_seed_gives_the_same_bits(
 
 
 def test_seeds_of_different_purposes_differ_and_leave_the_generator_alone() -> None:
-    seeds = {
-        derive_seed(s, *p) for s in (0, 1) for p in (("a", 1), ("a", 11), ("b", 1), ("a1", 1), ("a", 1, 1))
-    }
+    seeds = {derive_seed(s, *p) for s in (0, 1) for p in (("a", 1), ("a", 11), ("b", 1), ("a1", 1), ("a", 1, 1))}
     assert len(seeds) == 10
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert derive_seed(7, "client", 3) == derive_seed(7, "client", 3)

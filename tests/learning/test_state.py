@@ -34,9 +34,7 @@ from pppml_fast.learning import (
 CROSS_ENTROPY = nn.CrossEntropyLoss()
 
 
-def one_round(
-    algorithm: Any, state: ServerState, objective: Objective, sources: list[TensorBatches]
-) -> ServerState:
+def one_round(algorithm: Any, state: ServerState, objective: Objective, sources: list[TensorBatches]) -> ServerState:
     updates = []
     for party, source in enumerate(sources):
         with seeded(derive_seed(1, "client", state.round, party)):
@@ -170,9 +168,7 @@ class Faulty:
         return (torch.full_like(x, float("nan")), y) if self.drawn == 3 else (x, y)
 
 
-def test_nan_in_the_data_names_step_and_tensor(
-    network: Callable[..., Any], images: Callable[..., Any]
-) -> None:
+def test_nan_in_the_data_names_step_and_tensor(network: Callable[..., Any], images: Callable[..., Any]) -> None:
     module = network()
     objective, start = Objective(module, CROSS_ENTROPY), parameters_of(module)
     algorithm = fedavg(0.1, 5)
@@ -218,9 +214,7 @@ def test_a_last_step_into_infinity_is_caught_in_the_update(quadratic: Callable[.
         personalize(world.objective, state.params, {}, world.parties[0], steps=1, lr=3e38)
 
 
-def test_objective_refuses_what_it_cannot_lower(
-    network: Callable[..., Any], images: Callable[..., Any]
-) -> None:
+def test_objective_refuses_what_it_cannot_lower(network: Callable[..., Any], images: Callable[..., Any]) -> None:
     module, batch = network(), images().draw()
     params = parameters_of(module)
     with pytest.raises(InputError, match=r"loss has shape \(8,\)"):

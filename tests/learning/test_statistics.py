@@ -129,9 +129,7 @@ def test_variances_never_fall_below_zero(network: Callable[..., Any]) -> None:
     assert merged[MEAN].tolist() == [-2.0] * 4
 
 
-def test_fedbn_keeps_normalisation_with_each_party(
-    network: Callable[..., Any], images: Callable[..., Any]
-) -> None:
+def test_fedbn_keeps_normalisation_with_each_party(network: Callable[..., Any], images: Callable[..., Any]) -> None:
     module, algorithm = network(batch_norm=True), fedavg(0.1, 2)
     own = normalization_parameters(module)
     assert own == ("1.weight", "1.bias")
@@ -173,9 +171,7 @@ def test_personalisation_advances_the_partys_own_statistics(
 
 def test_untracked_batch_normalisation_cannot_be_frozen() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, track_running_stats=False))
-    with pytest.raises(
-        ConfigError, match=r"layer '1' tracks no running statistics.*track_running_stats=True"
-    ):
+    with pytest.raises(ConfigError, match=r"layer '1' tracks no running statistics.*track_running_stats=True"):
         Objective(module, CROSS_ENTROPY, statistics="frozen")
     instance = nn.Sequential(nn.Conv2d(1, 1, 1), nn.InstanceNorm2d(1, affine=True))
     Objective(instance, CROSS_ENTROPY, statistics="frozen")  # keeps no statistics: nothing to freeze
@@ -187,9 +183,7 @@ def test_half_precision_statistics_are_refused(network: Callable[..., Any]) -> N
         buffers_of(network(batch_norm=True).half())
 
 
-def test_to_vector_leaves_local_statistics_out(
-    network: Callable[..., Any], images: Callable[..., Any]
-) -> None:
+def test_to_vector_leaves_local_statistics_out(network: Callable[..., Any], images: Callable[..., Any]) -> None:
     module = network(batch_norm=True)
     state, update = train(module, images(), fedavg(0.1, 1), "local")
     layout = layout_of(state.params)
