@@ -23,13 +23,9 @@ class TensorBatches:
 
     def __init__(self, inputs: torch.Tensor, targets: torch.Tensor, *, batch_size: int, seed: int) -> None:
         if len(inputs) == 0 or len(inputs) != len(targets):
-            raise InputError(
-                f"{len(inputs)} inputs and {len(targets)} targets: give as many of each, and at least one"
-            )
+            raise InputError(f"{len(inputs)} inputs and {len(targets)} targets: give as many of each, and at least one")
         if not 1 <= batch_size <= len(inputs):
-            raise InputError(
-                f"batch_size is {batch_size}: with {len(inputs)} records choose 1 to {len(inputs)}"
-            )
+            raise InputError(f"batch_size is {batch_size}: with {len(inputs)} records choose 1 to {len(inputs)}")
         self.inputs, self.targets, self.batch_size = inputs, targets, batch_size
         self._generator = torch.Generator().manual_seed(seed)
 

@@ -43,9 +43,7 @@ def steps_for_gradients(name: str, gradients: int) -> int:
     if gradients % cost:
         lower, upper = gradients // cost * cost, -(-gradients // cost) * cost
         near = f"{lower} or {upper}" if lower else f"{upper}"
-        raise ConfigError(
-            f"a budget of {gradients} gradients is no multiple of the {cost} of {name}: use {near}"
-        )
+        raise ConfigError(f"a budget of {gradients} gradients is no multiple of the {cost} of {name}: use {near}")
     return gradients // cost
 
 

@@ -30,9 +30,7 @@ __all__ = [
 ]
 
 
-def layout_of(
-    tensors: Mapping[str, torch.Tensor], include: Iterable[str] = (), exclude: Iterable[str] = ()
-) -> Layout:
+def layout_of(tensors: Mapping[str, torch.Tensor], include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Layout:
     """Layout of the tensors that travel, in their order.
 
     ``include`` and ``exclude`` are glob patterns on names (``*``, ``?``, ``[...]``, case matters); nothing in
@@ -55,9 +53,7 @@ def layout_of(
         raise InputError("no tensor is left to exchange: widen include or narrow exclude")
     for name, tensor in chosen.items():
         if tensor.dtype != torch.float32:
-            raise InputError(
-                f"tensor {name!r} is {tensor.dtype}: float32 travels; use to_float32 or exclude it"
-            )
+            raise InputError(f"tensor {name!r} is {tensor.dtype}: float32 travels; use to_float32 or exclude it")
     return Layout.from_arrays(chosen)
 
 
@@ -84,9 +80,7 @@ def from_vector(layout: Layout, vector: NDArray[Any]) -> Parameters:
     if not flat.flags.writeable:
         flat = flat.copy()
     tensors = {name: torch.from_numpy(array) for name, array in layout.unflatten(flat).items()}
-    check_finite(
-        tensors, "the received value", "discard the sum; a contribution or its weights were not finite"
-    )
+    check_finite(tensors, "the received value", "discard the sum; a contribution or its weights were not finite")
     return tensors
 
 
@@ -123,9 +117,7 @@ def remember(seen: ServerState, update: ClientUpdate, layout: Layout) -> PartyMe
     """All that ``layout`` leaves out, after a round of the party that began at ``seen`` (from ``recall``)."""
     travels = set(layout.names)
     kept = {name: t for name, t in seen.params.items() if name not in travels}
-    return PartyMemory(
-        add(kept, update.delta), {name: b for name, b in update.buffers.items() if name not in travels}
-    )
+    return PartyMemory(add(kept, update.delta), {name: b for name, b in update.buffers.items() if name not in travels})
 
 
 def _patterns(patterns: Iterable[str]) -> tuple[str, ...]:

@@ -31,9 +31,7 @@ def buffers_of(module: nn.Module) -> Buffers:
     buffers = {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
     for name, buffer in buffers.items():
         if buffer.dtype in (torch.float16, torch.bfloat16):
-            raise InputError(
-                f"buffer {name!r} is {buffer.dtype}: statistics need float32; call module.float()"
-            )
+            raise InputError(f"buffer {name!r} is {buffer.dtype}: statistics need float32; call module.float()")
     return buffers
 
 

@@ -27,9 +27,7 @@ __all__ = ["Evaluation", "Loss", "Objective", "difference_step"]
 
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 
-LOWER_STEP = (
-    "lower the step size (lr, alpha, beta), or look for a division by zero or a logarithm in the loss"
-)
+LOWER_STEP = "lower the step size (lr, alpha, beta), or look for a division by zero or a logarithm in the loss"
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,7 @@ class Objective:
         """The loss, a scalar that can be differentiated by ``params``."""
         return self.with_buffers(params, buffers, batch)[0]
 
-    def with_buffers(
-        self, params: Parameters, buffers: Buffers, batch: Batch
-    ) -> tuple[torch.Tensor, Buffers]:
+    def with_buffers(self, params: Parameters, buffers: Buffers, batch: Batch) -> tuple[torch.Tensor, Buffers]:
         """The loss and the buffers after the forward pass.
 
         Raises InputError when ``params`` are not those of the module or the loss is no scalar.
@@ -78,9 +74,7 @@ class Objective:
         tensors = {**params, **{name: buffer.detach().clone() for name, buffer in buffers.items()}}
         loss = self.loss(functional_call(self.module, tensors, (inputs,)), targets)
         if loss.numel() != 1:
-            raise InputError(
-                f"the loss has shape {tuple(loss.shape)}: it must be one number; use a mean or a sum"
-            )
+            raise InputError(f"the loss has shape {tuple(loss.shape)}: it must be one number; use a mean or a sum")
         return loss.reshape(()), {name: tensors[name].detach() for name in buffers}
 
     def gradient(self, params: Parameters, buffers: Buffers, batch: Batch) -> Evaluation:
@@ -111,12 +105,8 @@ class Objective:
             self._check_loss(loss, batch)
             # The factor 1 asks for a gradient so that an operation without a second derivative notices.
             one = torch.ones_like(loss, requires_grad=True)
-            slopes = torch.autograd.grad(
-                loss, tuple(leaves.values()), one, create_graph=True, materialize_grads=True
-            )
-            along = torch.stack(
-                [(g * vector[name]).sum() for name, g in zip(leaves, slopes, strict=True)]
-            ).sum()
+            slopes = torch.autograd.grad(loss, tuple(leaves.values()), one, create_graph=True, materialize_grads=True)
+            along = torch.stack([(g * vector[name]).sum() for name, g in zip(leaves, slopes, strict=True)]).sum()
             products = _second_derivative(along, tuple(leaves.values()))
         product = dict(zip(leaves, products, strict=True))
         check_finite(product, "the Hessian-vector product", LOWER_STEP)
@@ -154,9 +144,7 @@ class Objective:
 
     def _check_loss(self, loss: torch.Tensor, batch: Batch) -> float:
         if not loss.requires_grad:
-            raise InputError(
-                "the loss depends on no trainable parameter: check module, loss and requires_grad"
-            )
+            raise InputError("the loss depends on no trainable parameter: check module, loss and requires_grad")
         value = loss.item()
         if math.isfinite(value):
             return value

@@ -57,9 +57,7 @@ def per_fedavg(
     local steps are plain SGD; momentum, if any, is the server's. Raises ConfigError.
     """
     if variant not in get_args(Variant):
-        raise ConfigError(
-            f"the variant of Per-FedAvg is {variant!r}: choose one of {', '.join(get_args(Variant))}"
-        )
+        raise ConfigError(f"the variant of Per-FedAvg is {variant!r}: choose one of {', '.join(get_args(Variant))}")
     check_positive("alpha", alpha)
     check_positive("beta", beta)
     check_positive("hvp_delta", hvp_delta)

@@ -51,9 +51,7 @@ class ServerOptimizer:
         LayoutMismatchError for another shape.
         """
         if not mean_delta:
-            raise InputError(
-                "the mean update is empty: a round in which nobody contributed must not be applied"
-            )
+            raise InputError("the mean update is empty: a round in which nobody contributed must not be applied")
         delta = _fitting(mean_delta, state.params, "parameter")
         check_finite(delta, "the mean update", DISCARD)
         if self.momentum:

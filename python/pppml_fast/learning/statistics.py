@@ -67,9 +67,7 @@ def shared_statistics(module: nn.Module, buffers: Mapping[str, torch.Tensor], st
     check_statistics(statistics)
     if statistics != "shared":
         return {}
-    names = {
-        prefix + name for prefix, layer in _layers(module) for name, _ in layer.named_buffers(recurse=False)
-    }
+    names = {prefix + name for prefix, layer in _layers(module) for name, _ in layer.named_buffers(recurse=False)}
     return {name: t for name, t in buffers.items() if name in names and t.is_floating_point()}
 
 

@@ -63,9 +63,7 @@ class ServerState:
     def state_dict(self) -> dict[str, torch.Tensor]:
         """The state as one flat dictionary of tensors, ready for ``torch.save`` or safetensors."""
         groups = {"params": self.params, "buffers": self.buffers, "optimizer": self.optimizer}
-        flat = {
-            f"{group}/{name}": t.clone() for group, tensors in groups.items() for name, t in tensors.items()
-        }
+        flat = {f"{group}/{name}": t.clone() for group, tensors in groups.items() for name, t in tensors.items()}
         return {"round": torch.tensor(self.round, dtype=torch.int64), **flat}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> ServerState:
