@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 from pppml_fast.aggregation.attempts import AttemptId
 from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.session import Gate, Message
+from pppml_fast.errors import ProtocolError
 from pppml_fast.params import CkksParams
 
-__all__ = ["ACTIVE", "AttemptState", "Meter", "Outcome", "State"]
+__all__ = ["ACTIVE", "AttemptState", "Meter", "Outcome", "PeerAbandonedError", "State"]
+
+
+class PeerAbandonedError(ProtocolError):
+    """The attempt ended because another party said so; that party's log has the cause."""
 
 
 class State(Enum):

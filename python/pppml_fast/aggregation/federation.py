@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation.attempt_state import State
+from pppml_fast.aggregation.attempt_state import PeerAbandonedError, State
 from pppml_fast.aggregation.base import (
     AggregateResult,
     AggregationCosts,
@@ -196,6 +196,7 @@ class Federation:
         opening = [error for error in failures if isinstance(error, OpeningError)]
         if opening:
             return opening[0]
+        failures.sort(key=lambda error: isinstance(error, PeerAbandonedError))
         reasons = [str(error) for error in (*refusals, *failures)]
         return ProtocolError("the round did not finish: " + (reasons[0] if reasons else "messages were lost"))
 

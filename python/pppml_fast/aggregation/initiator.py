@@ -13,7 +13,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation.attempt_state import State
+from pppml_fast.aggregation.attempt_state import PeerAbandonedError, State
 from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.messages import MessageType
@@ -246,7 +246,8 @@ class InitiatorParty(PartyMachine):
         if self.state in (State.FINISHED, State.FAILED, State.ABANDONED):
             return []
         name = self.session.roster.everyone[message.header.sender].name
-        return self._give_up(AbandonReason.PEER_ABANDONED, ProtocolError(f"party {name!r} gave up {self._now.id}"))
+        error = PeerAbandonedError(f"party {name!r} gave up {self._now.id}")
+        return self._give_up(AbandonReason.PEER_ABANDONED, error)
 
     def _stop(self, reason: AbandonReason, error: PppmlError) -> list[Outgoing]:
         self._fail(error)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation.attempt_state import ACTIVE, AttemptState, Meter, Outcome, State
+from pppml_fast.aggregation.attempt_state import ACTIVE, AttemptState, Meter, Outcome, PeerAbandonedError, State
 from pppml_fast.aggregation.attempts import AttemptId, AttemptLedger
 from pppml_fast.aggregation.base import NeverPickled, Policy, Values, check_finite, value_parts
 from pppml_fast.aggregation.encoding import digest
@@ -278,7 +278,7 @@ class PartyMachine(NeverPickled, ABC):
         if self._ledger.is_released(self._now.id):
             return self._on_lost(message.header.sender)
         name = self.session.roster.everyone[message.header.sender].name
-        error = ProtocolError(f"party {name!r} abandoned {self._now.id}: {abandon.reason.name.lower()}")
+        error = PeerAbandonedError(f"party {name!r} abandoned {self._now.id}: {abandon.reason.name.lower()}")
         return self._give_up(AbandonReason.PEER_ABANDONED, error)
 
     def _bind_update(self, parts: list[NDArray[Any]]) -> bytes:
