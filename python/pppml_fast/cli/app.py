@@ -60,18 +60,12 @@ def settings(
     ] = "warning",
 ) -> None:
     """Set up logging before any command."""
-    level = (
-        logging.getLevelNamesMapping().get(log_level.upper())
-        if hasattr(logging, "getLevelNamesMapping")
-        else None
-    )
+    level = logging.getLevelNamesMapping().get(log_level.upper()) if hasattr(logging, "getLevelNamesMapping") else None
     if level is None:
         level = getattr(logging, log_level.upper(), None)
     if not isinstance(level, int):
         raise typer.BadParameter(f"{log_level!r} is no level; use debug, info, warning or error")
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    logging.basicConfig(level=level, format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
     if level > logging.DEBUG:
         # Notices of libraries about their own future are not for the user of this program.
         warnings.filterwarnings("ignore", module=r"(monai|torch|nibabel|pydicom|matplotlib)(\..*)?$")

@@ -119,9 +119,7 @@ def show_lines(console: Console, title: str, lines: list[tuple[str, Any]]) -> No
 
 
 def _dice_table(result: RunResult) -> Table:
-    table = Table(
-        title="Dice per case, before → after personalisation", box=box.SIMPLE_HEAD, title_justify="left"
-    )
+    table = Table(title="Dice per case, before → after personalisation", box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("method")
     table.add_column("k", justify="right")
     for party in result.parties:
@@ -130,10 +128,7 @@ def _dice_table(result: RunResult) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for method in result.methods:
         k = method.steps
-        cells = [
-            f"{method.party(party.name, 0):.3f} → {method.party(party.name, k):.3f}"
-            for party in result.parties
-        ]
+        cells = [f"{method.party(party.name, 0):.3f} → {method.party(party.name, k):.3f}" for party in result.parties]
         table.add_row(
             METHOD_TITLES[method.name],
             str(k),

@@ -14,9 +14,7 @@ ModelOption = Annotated[Path, typer.Option(help="Model card (.toml) or the .safe
 
 def personalize(
     model: ModelOption,
-    data: Annotated[
-        Path, typer.Option(help="The hospital's data: a datalist .json, or an .npz with --party.")
-    ],
+    data: Annotated[Path, typer.Option(help="The hospital's data: a datalist .json, or an .npz with --party.")],
     out: Annotated[Path, typer.Option(help="Card of the personal model to write, e.g. models/ours.toml.")],
     steps: Annotated[int, typer.Option(min=0, help="Number of SGD steps on the training cases.")] = 5,
     lr: Annotated[float | None, typer.Option(help="Step size (default: the one on the card).")] = None,
@@ -35,16 +33,12 @@ def personalize(
 
 
 def predict(
-    image: Annotated[
-        Path, typer.Argument(metavar="IN", help="CT as .nii, .nii.gz or a folder of DICOM slices.")
-    ],
+    image: Annotated[Path, typer.Argument(metavar="IN", help="CT as .nii, .nii.gz or a folder of DICOM slices.")],
     model: ModelOption,
     out: Annotated[Path, typer.Option("-o", "--out", help="Mask to write, .nii or .nii.gz.")],
     window: Annotated[
         tuple[float, float] | None,
-        typer.Option(
-            metavar="LOW HIGH", help="Values shown black and white, where the CT is not in Hounsfield units."
-        ),
+        typer.Option(metavar="LOW HIGH", help="Values shown black and white, where the CT is not in Hounsfield units."),
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Probability from which a voxel is lesion.")] = None,
 ) -> None:

@@ -45,4 +45,6 @@ def params(
             "give --parties 3 or more"
         )
     chosen = CkksParams.for_sum(parties=parties, clip=clip, bits=bits, level=level.value, keys=keys.value)
-    typer.echo(json.dumps(chosen.to_dict(), indent=2) if as_json else chosen.describe())
+    figures = ("level", "bytes_per_weight", "exact_bits", "step", "failure_log2")
+    values = {**chosen.to_dict(), **{name: getattr(chosen, name) for name in figures}}
+    typer.echo(json.dumps(values, indent=2) if as_json else chosen.describe())

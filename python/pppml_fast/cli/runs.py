@@ -19,21 +19,15 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Override one key of the configuration, e.g. rounds=3. Repeatable."
     ),
 ]
-DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Print what the run would do and cost, and stop.")
-]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what the run would do and cost, and stop.")]
 
 
 def demo(
     data: Annotated[
         Path | None,
-        typer.Option(
-            envvar="PPPML_DATA", help="Folder or file with real data; without it, synthetic hospitals."
-        ),
+        typer.Option(envvar="PPPML_DATA", help="Folder or file with real data; without it, synthetic hospitals."),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run goes on there.")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run goes on there.")] = Path("runs/demo"),
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Number of rounds.")] = None,
     overrides: SetOption = None,
@@ -49,9 +43,7 @@ def demo(
 
 
 def run(
-    config: Annotated[
-        Path, typer.Argument(help="TOML file, or the name of a ready one: demo, covid_ct_seg.")
-    ],
+    config: Annotated[Path, typer.Argument(help="TOML file, or the name of a ready one: demo, covid_ct_seg.")],
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: runs/NAME).")] = None,

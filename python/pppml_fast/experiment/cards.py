@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomlkit
 import torch
@@ -20,7 +20,7 @@ from torch import nn
 from pppml_fast.errors import DataError, PppmlError
 from pppml_fast.experiment.config_file import tomllib
 from pppml_fast.experiment.files import write_bytes, write_text
-from pppml_fast.imaging import NetworkSpec, Preprocessing, build_network
+from pppml_fast.imaging import NetworkSpec, Preprocessing, build_network, segmentation_loss
 from pppml_fast.learning import Buffers, Parameters, Statistics, buffers_of, parameters_of, write_back
 
 __all__ = ["Model", "load_model", "save_model"]
@@ -75,9 +75,7 @@ def load_model(path: Path) -> Model:
     """
     card_path = path.with_suffix(".toml") if path.suffix == ".safetensors" else path
     if card_path.is_dir() or card_path.suffix != ".toml":
-        raise DataError(
-            f"{str(path)!r} is no model card; give the .toml (or .safetensors) of a model that a run left"
-        )
+        raise DataError(f"{str(path)!r} is no model card; give the .toml (or .safetensors) of a model that a run left")
     try:
         card = tomllib.loads(card_path.read_text(encoding="utf-8"))
         if card.get("format") != FORMAT:
@@ -89,14 +87,11 @@ def load_model(path: Path) -> Model:
     except PppmlError as error:
         raise DataError(f"model {str(path)!r}: {error}") from None
     except KeyError as error:
-        raise DataError(
-            f"model {str(path)!r}: its card lacks {error.args[0]!r}; copy card and tensors again"
-        ) from None
+        raise DataError(f"model {str(path)!r}: its card lacks {error.args[0]!r}; copy card and tensors again") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise DataError(
-            f"model {str(path)!r} cannot be used ({reason}); give the .toml card that a run left, with its "
-            ".safetensors"
+            f"model {str(path)!r} cannot be used ({reason}); give the .toml card that a run left, with its .safetensors"
         ) from None
 
 
@@ -132,6 +127,9 @@ def _model(card: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Mode
     spec = NetworkSpec.from_dict(card["network"])
     module = build_network(spec, 0)
     source, use, personal = card["input"], card["output"], card["personalisation"]
+    segmentation_loss(personal["loss"])
+    if personal["statistics"] not in get_args(Statistics):
+        raise ValueError(f"statistics is {personal['statistics']!r}, not one of {get_args(Statistics)}")
     # Names and shapes are checked by write_back; the order of names is the network's.
     write_back(module, {name: tensor for name, tensor in tensors.items()})
     missing = [name for name in {**parameters_of(module), **buffers_of(module)} if name not in tensors]

@@ -75,6 +75,5 @@ class CheckpointFolder:
             return Checkpoint(int(commit["round"]), state, list(commit["records"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
-                f"checkpoint in {str(self.folder)!r} is damaged ({error}); delete that folder to train it "
-                "again"
+                f"checkpoint in {str(self.folder)!r} is damaged ({error}); delete that folder to train it again"
             ) from None

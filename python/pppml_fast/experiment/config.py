@@ -168,7 +168,7 @@ class Aggregation(Section):
     protocol: Literal["collective", "initiator", "plain"] = "collective"
     params: str = "auto"
     clip: PositiveFloat = 1.0
-    bits: int = Field(default=16, ge=2, le=40)
+    bits: int = Field(default=16, ge=2, le=60)
     level: Literal["128", "128c", "192", "192c"] = "128"
     topology: Literal["ring", "star"] = "ring"
     sum_check: bool | None = None
@@ -206,9 +206,7 @@ class ExperimentConfig(Section):
     threads: PositiveInt = 2
     rounds: PositiveInt = 10
     gradients_per_round: PositiveInt = 8
-    personal_steps: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(
-        default=(0, 1, 5, 10), min_length=1
-    )
+    personal_steps: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(default=(0, 1, 5, 10), min_length=1)
     reported_steps: int = Field(default=5, ge=0)
     board: tuple[MethodName, ...] = Field(
         default=("local", "fedavg", "fedavg_ft", "per_fedavg_fo", "per_fedavg_hf"), min_length=1

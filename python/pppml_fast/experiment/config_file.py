@@ -79,9 +79,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, raw = text.partition("=")
     key, raw = key.strip(), raw.strip()
     if not equals or not raw or not _KEY.fullmatch(key):
-        raise ConfigError(
-            f"override {text!r} is not key=value; write for example rounds=3 or methods.fedavg.lr=0.05"
-        )
+        raise ConfigError(f"override {text!r} is not key=value; write for example rounds=3 or methods.fedavg.lr=0.05")
     try:
         parsed = tomllib.loads(f"value = {raw}")
         if set(parsed) == {"value"}:
@@ -110,9 +108,7 @@ def _assign(table: dict[str, Any], dotted: str, value: Any) -> None:
         below = here.setdefault(name, {})
         if not isinstance(below, dict):
             prefix = ".".join(parents[: depth + 1])
-            raise ConfigError(
-                f"override {dotted!r}: {prefix!r} holds a value, not a table; set {prefix!r} itself"
-            )
+            raise ConfigError(f"override {dotted!r}: {prefix!r} holds a value, not a table; set {prefix!r} itself")
         here = below
     if last == "kind" and here.get("kind") not in (None, value):
         # Another kind of data has other keys: what was said about the old kind goes.

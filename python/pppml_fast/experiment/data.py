@@ -49,9 +49,7 @@ def phantom_hospitals(data: PhantomData) -> tuple[PhantomHospital, ...]:
     ready = {hospital.name: hospital for hospital in DEFAULT_HOSPITALS}
     unknown = [name for name in data.hospitals or () if name not in ready]
     if unknown:
-        raise ConfigError(
-            f"data.hospitals names {unknown[0]!r}, which does not exist; there are: {', '.join(ready)}"
-        )
+        raise ConfigError(f"data.hospitals names {unknown[0]!r}, which does not exist; there are: {', '.join(ready)}")
     cases = {"train_cases": data.cases_train, "test_cases": data.cases_test}
     changes: dict[str, Any] = {name: count for name, count in cases.items() if count is not None}
     return tuple(replace(ready[name], **changes) for name in (data.hospitals or tuple(ready)))

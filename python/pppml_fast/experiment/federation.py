@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pppml_fast.aggregation import Policy, open_federation
+from pppml_fast.experiment.state import model_sha256
 from pppml_fast.experiment.study import Study
+from pppml_fast.learning import ServerState
 
 __all__ = ["CheckedFederation", "RoundMean"]
 
@@ -45,9 +47,17 @@ class CheckedFederation:
             sum_check=section.sum_check,
             **common,
         )
-        self._plain = open_federation(
-            self._names, protocol="plain", topology="ring", sum_check=None, **common
-        )
+        self._plain = open_federation(self._names, protocol="plain", topology="ring", sum_check=None, **common)
+
+    def compare_models(self, state: ServerState) -> None:
+        """Let all members compare the hash of their new model. Raises ProtocolError when one has drifted."""
+        digest = model_sha256({"": state})
+        self._encrypted.compare_models(dict.fromkeys(self._names, digest))
+
+    def close(self) -> None:
+        """Forget the keys of the session."""
+        self._encrypted.close()
+        self._plain.close()
 
     def mean(self, updates: Mapping[str, Update], round_number: int) -> RoundMean:
         """The weighted mean of the clipped updates.

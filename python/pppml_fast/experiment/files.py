@@ -29,9 +29,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise DataError(
-            f"cannot write {str(path)!r} ({error.strerror}); choose another place with --out"
-        ) from error
+        raise DataError(f"cannot write {str(path)!r} ({error.strerror}); choose another place with --out") from error
 
 
 def write_bytes(path: Path, data: bytes) -> None:

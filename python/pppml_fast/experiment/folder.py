@@ -57,6 +57,8 @@ class RunFolder:
                 raise ConfigError(
                     f"{str(path)!r} holds a run over other data; choose another --out, or delete that folder"
                 )
+            for leftover in path.rglob(".*.part"):
+                leftover.unlink(missing_ok=True)
             return cls(path, kept["started"], resumed=True)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise DataError(f"{str(path)!r} exists and is no run of this program; choose another --out")
@@ -84,10 +86,7 @@ class RunFolder:
 
 def _file_name(party: str) -> str:
     """A party's name as a file name; `global` is taken by the shared model."""
-    safe = (
-        "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in party).lstrip(".")
-        or "party"
-    )
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in party).lstrip(".") or "party"
     return f"{safe}_party" if safe == "global" else safe
 
 
@@ -98,9 +97,7 @@ def _read(mark: Path) -> dict[str, Any]:
             raise ValueError(kept["format"])
         return kept
     except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(
-            f"{str(mark)!r} is no mark of a run; choose another --out, or delete that folder"
-        ) from None
+        raise DataError(f"{str(mark)!r} is no mark of a run; choose another --out, or delete that folder") from None
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:

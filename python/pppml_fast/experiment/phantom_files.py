@@ -22,9 +22,7 @@ from pppml_fast.imaging import Case, PhantomHospital, make_phantoms
 __all__ = ["write_phantoms"]
 
 
-def write_phantoms(
-    hospitals: tuple[PhantomHospital, ...], out: Path, *, seed: int = 0, size: int = 96
-) -> list[Path]:
+def write_phantoms(hospitals: tuple[PhantomHospital, ...], out: Path, *, seed: int = 0, size: int = 96) -> list[Path]:
     """Write every hospital's cases below `out` with its datalist; the paths of the datalists.
 
     The folder appears complete or not at all. Raises DataError when it exists already.
@@ -39,9 +37,7 @@ def write_phantoms(
         for hospital, party in zip(hospitals, parties, strict=True):
             listing: dict[str, Any] = {"name": party.name, "window": list(hospital.window), "matrix": size}
             for section, cases in (("training", party.train), ("testing", party.test)):
-                listing[section] = [
-                    _write_case(unfinished, party.name, case, hospital.window) for case in cases
-                ]
+                listing[section] = [_write_case(unfinished, party.name, case, hospital.window) for case in cases]
             text = json.dumps(listing, indent=2) + "\n"
             (unfinished / f"{party.name}.json").write_text(text, encoding="utf-8")
         if out.exists():

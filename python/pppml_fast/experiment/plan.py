@@ -28,8 +28,7 @@ def plan_lines(study: Study) -> list[tuple[str, str]]:
         ("methods", ", ".join(f"{method} ({_step_sizes(study, method)})" for method in config.board)),
         (
             "rounds",
-            f"{config.rounds} of {config.gradients_per_round} gradients per party: {gradients} for every "
-            "method",
+            f"{config.rounds} of {config.gradients_per_round} gradients per party: {gradients} for every method",
         ),
         ("personalisation", f"k in {list(config.personal_steps)}, reported at k = {config.reported_steps}"),
         ("seeds", ", ".join(map(str, config.seeds))),
@@ -68,8 +67,7 @@ def _aggregation_lines(study: Study) -> list[tuple[str, str]]:
         ),
         (
             "bytes",
-            f"{bytes_each / 1e6:.2f} MB per party and round, {bytes_each * sums / 1e6:.1f} MB per party in "
-            "all",
+            f"{bytes_each / 1e6:.2f} MB per party and round, {bytes_each * sums / 1e6:.1f} MB per party in all",
         ),
         ("encrypted sums", f"{sums} ({', '.join(federated) or 'none'}), each compared with its plain sum"),
     ]

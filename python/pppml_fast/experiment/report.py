@@ -140,7 +140,7 @@ def _cases(result: RunResult) -> list[dict[str, Any]]:
         {
             "party": party.name,
             "name": case,
-            "values": [method.cases(party.name, method.steps)[case] for method in result.methods],
+            "scores": [method.cases(party.name, method.steps)[case] for method in result.methods],
         }
         for party in result.parties
         for case in result.methods[0].cases(party.name, 0)

@@ -85,10 +85,7 @@ class MethodResult:
     def interval(self, steps: int) -> float | None:
         """Half width of the 95 % interval of the mean over seeds; None with one seed."""
         return confidence_half_width(
-            [
-                statistics.fmean(scores.mean(steps) for scores in by_party.values())
-                for by_party in self.scores.values()
-            ]
+            [statistics.fmean(scores.mean(steps) for scores in by_party.values()) for by_party in self.scores.values()]
         )
 
 

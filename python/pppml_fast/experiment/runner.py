@@ -43,9 +43,7 @@ def run_experiment(
     return run_study(prepare(config), out, progress, command)
 
 
-def run_study(
-    study: Study, out: Path, progress: Progress | None = None, command: str | None = None
-) -> RunResult:
+def run_study(study: Study, out: Path, progress: Progress | None = None, command: str | None = None) -> RunResult:
     """`run_experiment` on a study that is already prepared."""
     progress = progress or Progress()
     started = time.perf_counter()
@@ -144,17 +142,13 @@ class _Runner:
                 self._save(seed, method, trained.shared, lr, None, 0)
             for party in self.study.parties:
                 start = trained.models[party.name]
-                result, models = score_party(
-                    self.study, objective, party, start, seed=seed, lr=lr, steps=steps
-                )
+                result, models = score_party(self.study, objective, party, start, seed=seed, lr=lr, steps=steps)
                 scores.setdefault(method, {})[party.name] = result
                 if method != "fedavg":
                     self._save(seed, method, models[k], lr, party.name, k)
         return scores
 
-    def _save(
-        self, seed: int, method: str, state: ServerState, lr: float, party: str | None, steps: int
-    ) -> None:
+    def _save(self, seed: int, method: str, state: ServerState, lr: float, party: str | None, steps: int) -> None:
         config = self.study.config
         model = Model(
             method=method,
@@ -180,9 +174,7 @@ class _Runner:
 
 def _scores_to_json(scores: Scores) -> dict[str, Any]:
     return {
-        method: {
-            party: {str(k): cases for k, cases in result.dice.items()} for party, result in by_party.items()
-        }
+        method: {party: {str(k): cases for k, cases in result.dice.items()} for party, result in by_party.items()}
         for method, by_party in scores.items()
     }
 
@@ -190,8 +182,7 @@ def _scores_to_json(scores: Scores) -> dict[str, Any]:
 def _scores_from_json(table: Mapping[str, Any]) -> Scores:
     return {
         method: {
-            party: PartyScores({int(k): dict(cases) for k, cases in dice.items()})
-            for party, dice in by_party.items()
+            party: PartyScores({int(k): dict(cases) for k, cases in dice.items()}) for party, dice in by_party.items()
         }
         for method, by_party in table.items()
     }

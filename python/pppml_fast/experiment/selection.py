@@ -34,22 +34,14 @@ def choose_step_sizes(study: Study, progress: Progress) -> dict[str, Any]:
     """
     config = study.config
     if all(len(party.train) < 2 for party in study.parties):
-        raise ConfigError(
-            "selection needs a hospital with at least 2 training cases; set selection.enabled = false"
-        )
-    table = {
-        method: candidates_of(config, method) for method in config.board if method in config.selection.grid
-    }
+        raise ConfigError("selection needs a hospital with at least 2 training cases; set selection.enabled = false")
+    table = {method: candidates_of(config, method) for method in config.board if method in config.selection.grid}
     chosen: dict[str, Any] = {}
     for method, candidates in table.items():
-        progress.stage(
-            f"choosing step sizes of {method}: {len(candidates)} candidates, one training volume left out"
-        )
+        progress.stage(f"choosing step sizes of {method}: {len(candidates)} candidates, one training volume left out")
         rows: list[dict[str, Any]] = []
         for sizes in candidates:
-            rows.append(
-                {"sizes": sizes, "dice": _score(study, with_step_sizes(config, method, sizes), method)}
-            )
+            rows.append({"sizes": sizes, "dice": _score(study, with_step_sizes(config, method, sizes), method)})
         best = max(rows, key=lambda row: float(row["dice"]))
         chosen[method] = {"chosen": best["sizes"], "candidates": rows}
         # Fine-tuning is chosen on the FedAvg that was chosen before it.
@@ -64,8 +56,7 @@ def candidates_of(config: ExperimentConfig, method: str) -> list[Sizes]:
     for name in grid:
         if name not in known:
             raise ConfigError(
-                f"selection.grid.{method}.{name} is no step size of {method}; it has "
-                f"{', '.join(known) or 'none'}"
+                f"selection.grid.{method}.{name} is no step size of {method}; it has {', '.join(known) or 'none'}"
             )
         if not grid[name]:
             raise ConfigError(f"selection.grid.{method}.{name} is empty; list at least one value")

@@ -5,6 +5,7 @@ Tensors and arrays go to safetensors, everything else stays readable JSON; nothi
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +13,19 @@ import numpy as np
 import torch
 
 from pppml_fast.errors import DataError
+from pppml_fast.learning import ServerState
 
-__all__ = ["pack_state", "unpack_state"]
+__all__ = ["model_sha256", "pack_state", "unpack_state"]
+
+
+def model_sha256(states: Mapping[str, ServerState]) -> bytes:
+    """SHA-256 over every tensor of named models, 32 bytes: equal for models that are equal bit for bit."""
+    digest = hashlib.sha256(b"pppml models v1\0")
+    for name in sorted(states):
+        for key, tensor in sorted(states[name].state_dict().items()):
+            digest.update(f"{name}\0{key}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
+            digest.update(np.ascontiguousarray(tensor.numpy()).data)
+    return digest.digest()
 
 
 def pack_state(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -39,9 +51,7 @@ def unpack_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
     if kind == "bytes":
         return bytes.fromhex(content)
     if content not in tensors:
-        raise DataError(
-            f"checkpoint lacks the tensor {content!r}; delete the checkpoint to train that method again"
-        )
+        raise DataError(f"checkpoint lacks the tensor {content!r}; delete the checkpoint to train that method again")
     return tensors[content].numpy() if kind == "array" else tensors[content]
 
 

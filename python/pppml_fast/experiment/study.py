@@ -87,9 +87,7 @@ def prepare(config: ExperimentConfig) -> Study:
 def study_of(config: ExperimentConfig, parties: tuple[PartyData, ...]) -> Study:
     """The study of a configuration on data already loaded."""
     _check_parties(config, parties)
-    spec = NetworkSpec(
-        config.network.target, config.network.arguments, config.network.multiple, config.network.window
-    )
+    spec = NetworkSpec(config.network.target, config.network.arguments, config.network.multiple, config.network.window)
     module = build_network(spec, derive_seed(config.seeds[0], "network"))
     _check_input(module, config, parties[0].train[0])
     buffers = buffers_of(module)
@@ -173,8 +171,7 @@ def _weights(config: ExperimentConfig, parties: tuple[PartyData, ...]) -> dict[s
         odd = sorted(set(chosen) ^ set(names))
         if odd:
             raise ConfigError(
-                f"aggregation.weights and the parties differ in {odd[0]!r}; give a weight to each of "
-                f"{', '.join(names)}"
+                f"aggregation.weights and the parties differ in {odd[0]!r}; give a weight to each of {', '.join(names)}"
             )
         raw = {name: float(chosen[name]) for name in names}
     elif chosen == "cases":

@@ -6,7 +6,6 @@ round, party), so a run that was killed and goes on ends in the same bits as one
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import torch
 from pppml_fast.experiment.checkpoint import Checkpoint, CheckpointFolder
 from pppml_fast.experiment.federation import CheckedFederation
 from pppml_fast.experiment.progress import Progress, RoundReport
+from pppml_fast.experiment.state import model_sha256
 from pppml_fast.experiment.study import Study, batches_of
 from pppml_fast.experiment.tracks import algorithm_of
 from pppml_fast.imaging import SliceBatches
@@ -54,13 +54,8 @@ class TrackResult:
 
     def sha256(self) -> str:
         """Hash of all tensors of all models, to compare two runs bit for bit."""
-        digest = hashlib.sha256()
         states = {**self.models, **({"shared model": self.shared} if self.shared else {})}
-        for name in sorted(states):
-            for key, tensor in sorted(states[name].state_dict().items()):
-                digest.update(f"{name}\0{key}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
-                digest.update(np.ascontiguousarray(tensor.numpy()).data)
-        return digest.hexdigest()
+        return model_sha256(states).hex()
 
 
 class _Track:
@@ -83,14 +78,11 @@ class _Track:
         self.finished = 0
 
     def checkpoint(self) -> Checkpoint:
-        state: dict[str, Any] = {
-            "sources": {party: source.state_dict() for party, source in self.sources.items()}
-        }
+        state: dict[str, Any] = {"sources": {party: source.state_dict() for party, source in self.sources.items()}}
         if self.algorithm.federated:
             state["shared"] = self.shared.state_dict()
             state["memory"] = {
-                party: {"params": memory.params, "buffers": memory.buffers}
-                for party, memory in self.memory.items()
+                party: {"params": memory.params, "buffers": memory.buffers} for party, memory in self.memory.items()
             }
         else:
             state["own"] = {party: own.state_dict() for party, own in self.own.items()}
@@ -138,6 +130,7 @@ class _Track:
         params, statistics = split_mean(self.shared, from_vector(layout, mean.vector))
         fresh = merge_statistics(self.shared.buffers, statistics)
         self.shared = self.algorithm.apply(self.shared, params, fresh)
+        federation.compare_models(self.shared)
         self.memory = memory
         norm = float(np.linalg.norm(mean.vector.astype(np.float64)))
         return {**_record(losses, seconds), "update_norm": norm, **mean.costs}
@@ -162,26 +155,30 @@ def train_track(
     if kept is not None:
         track.restore(kept)
         progress.resumed(seed, name, track.finished)
-    rounds = study.config.rounds
-    federation = CheckedFederation(study) if track.algorithm.federated and track.finished < rounds else None
-    while track.finished < rounds:
-        record = track.federated_round(federation) if federation else track.local_round()
-        track.finished += 1
-        track.records.append({"seed": seed, "track": name, "round": track.finished, **record})
-        if folder:
-            folder.save(track.checkpoint())
-        progress.round_done(
-            RoundReport(
-                seed,
-                name,
-                track.finished,
-                rounds,
-                record["loss"],
-                record["train_s"],
-                record.get("ring_s", 0.0),
-            )
-        )
+    needs_sums = track.algorithm.federated and track.finished < study.config.rounds
+    federation = CheckedFederation(study) if needs_sums else None
+    try:
+        while track.finished < study.config.rounds:
+            _one_round(track, federation, folder, progress)
+    finally:
+        if federation:
+            federation.close()
     return track.result()
+
+
+def _one_round(
+    track: _Track, federation: CheckedFederation | None, folder: CheckpointFolder | None, progress: Progress
+) -> None:
+    """Train, add up, keep on disk, tell."""
+    record = track.federated_round(federation) if federation else track.local_round()
+    track.finished += 1
+    track.records.append({"seed": track.seed, "track": track.name, "round": track.finished, **record})
+    if folder:
+        folder.save(track.checkpoint())
+    rounds, ring_s = track.study.config.rounds, float(record.get("ring_s", 0.0))
+    progress.round_done(
+        RoundReport(track.seed, track.name, track.finished, rounds, record["loss"], record["train_s"], ring_s)
+    )
 
 
 def _record(losses: dict[str, float], seconds: float) -> dict[str, Any]:

@@ -143,14 +143,13 @@ def predict_file(
     out.parent.mkdir(parents=True, exist_ok=True)
     write_mask(out, mask, volume)
     voxels = int(mask.sum())
-    return PredictOutcome(voxels, int(mask.size), voxels * math.prod(volume.spacing) / 1000, limit)
+    voxel_ml = abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000
+    return PredictOutcome(voxels, int(mask.size), voxels * voxel_ml, limit)
 
 
 def _card_path(out: Path) -> Path:
     if out.suffix not in (".toml", ".safetensors"):
-        raise ConfigError(
-            f"{str(out)!r} does not end in .toml; name the card of the personal model, e.g. ours.toml"
-        )
+        raise ConfigError(f"{str(out)!r} does not end in .toml; name the card of the personal model, e.g. ours.toml")
     return out.with_suffix(".toml")
 
 
