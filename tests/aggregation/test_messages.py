@@ -121,19 +121,19 @@ def test_malformed_headers_are_named(at: int, value: int, reason: str) -> None:
 def test_wrong_frame_lengths_are_named() -> None:
     data = Header(MessageType.STATEMENT, bytes(32), 1, 0, 0, 1, 0).encode(8) + bytes(8 + 64)
     for wrong in (data[:-1], data + b"\0"):
-        with pytest.raises(ProtocolError, match="should have"):
+        with pytest.raises(ProtocolError, match=r"should have"):
             parse_frame(wrong)
-    with pytest.raises(ProtocolError, match="truncated"):
+    with pytest.raises(ProtocolError, match=r"truncated"):
         parse_frame(data[: HEADER_SIZE - 1])
     short = Header(MessageType.CHUNK, bytes(32), 1, 0, 0, 1, 0).encode(3) + bytes(3)
-    with pytest.raises(ProtocolError, match="shorter than its seal"):
+    with pytest.raises(ProtocolError, match=r"shorter than its seal"):
         parse_frame(short)
 
 
 def test_field_values_outside_the_field_are_refused() -> None:
     data = bytearray(ShareSum(bytes(32), np.array([65536])).encode())
     data[36] = 1
-    with pytest.raises(ProtocolError, match="outside F_65537"):
+    with pytest.raises(ProtocolError, match=r"outside F_65537"):
         ShareSum.parse(bytes(data))
 
 
@@ -146,8 +146,8 @@ def test_identities_sign_under_one_purpose_and_are_not_pickled() -> None:
     signature = identity.sign("roster", b"text")
     verify(identity.public, "roster", b"text", signature, "north")
     for domain, text in (("control message", b"text"), ("roster", b"test")):
-        with pytest.raises(ProtocolError, match="signature of north"):
+        with pytest.raises(ProtocolError, match=r"signature of north"):
             verify(identity.public, domain, text, signature, "north")
     assert identity.public.hex() not in repr(identity) or len(repr(identity)) < 64
-    with pytest.raises(TypeError, match="never pickled"):
+    with pytest.raises(TypeError, match=r"never pickled"):
         pickle.dumps(identity)

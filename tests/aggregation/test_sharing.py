@@ -40,7 +40,7 @@ def test_fewer_than_threshold_shares_fit_every_secret() -> None:
     secret = np.array([7, -3, 0])
     shares = share(secret, [1, 2, 3], 3)
     known = {1: shares[1], 2: shares[2]}
-    with pytest.raises(ProtocolError, match="2 shares cannot open a sum that needs 3"):
+    with pytest.raises(ProtocolError, match=r"2 shares cannot open a sum that needs 3"):
         combine(known, 3)
     seen = {int(combine({**known, 3: np.full(3, value)}, 3)[0]) for value in range(200)}
     assert len(seen) == 200
@@ -56,7 +56,7 @@ def test_surplus_share_that_does_not_fit_is_refused() -> None:
     shares = share(np.arange(5), [1, 2, 3, 4], 3)
     assert np.array_equal(combine(shares, 3), np.arange(5))
     shares[4] = (shares[4] + 1) % FIELD
-    with pytest.raises(ProtocolError, match="point 4 does not lie"):
+    with pytest.raises(ProtocolError, match=r"point 4 does not lie"):
         combine(shares, 3)
 
 
@@ -80,9 +80,9 @@ def test_default_threshold(parties: int, threshold: int) -> None:
 def test_thresholds_never_fall_to_half() -> None:
     for parties in range(2, 20):
         check_threshold(parties // 2 + 1, parties)
-        with pytest.raises(ParameterError, match="out of range"):
+        with pytest.raises(ParameterError, match=r"out of range"):
             check_threshold(parties // 2, parties)
-        with pytest.raises(ParameterError, match="out of range"):
+        with pytest.raises(ParameterError, match=r"out of range"):
             check_threshold(parties + 1, parties)
         for live in range(parties // 2 + 1, parties + 1):
             assert parties < 2 * attempt_threshold(live, parties, None)
@@ -92,5 +92,5 @@ def test_thresholds_never_fall_to_half() -> None:
 
 def test_unusable_points_are_refused() -> None:
     for points in ([1, 1, 2], [0, 1, 2], [1, 2, FIELD]):
-        with pytest.raises(ParameterError, match="points must be distinct"):
+        with pytest.raises(ParameterError, match=r"points must be distinct"):
             share(np.arange(3), points, 2)

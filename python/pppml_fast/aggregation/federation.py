@@ -189,15 +189,16 @@ class Federation:
             if len({outcome.transcript for outcome in finished}) == 1:
                 return None
             return ProtocolError("the parties opened different sums")
-        self._abandon_all()
-        relay_refusals = [] if self.relay is None else self.relay.refusals
         failures = [machine.failure for machine in machines if machine.failure is not None]
-        refusals = [error for machine in machines for error in machine.refusals] + relay_refusals
         opening = [error for error in failures if isinstance(error, OpeningError)]
+        told = [error for error in failures if isinstance(error, PeerAbandonedError)]
+        found = [error for error in failures if error not in told]
+        refused = [error for machine in machines for error in machine.refusals]
+        refused += [] if self.relay is None else self.relay.refusals
+        self._abandon_all()
         if opening:
             return opening[0]
-        failures.sort(key=lambda error: isinstance(error, PeerAbandonedError))
-        reasons = [str(error) for error in (*refusals, *failures)]
+        reasons = [str(error) for error in (*found, *refused, *told)]
         return ProtocolError("the round did not finish: " + (reasons[0] if reasons else "messages were lost"))
 
     def _abandon_all(self) -> None:

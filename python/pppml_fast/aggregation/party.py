@@ -78,10 +78,10 @@ class PartyMachine(NeverPickled, ABC):
         if (round_, attempt) in self._seen:
             raise ProtocolError(f"attempt {attempt} of round {round_} was already begun in this session")
         roster = self.session.roster
-        self._policy.check_live(live, len(roster.members), self._weights(params))
         order = tuple(sorted(roster.index(name) for name in live))
         if self.session.index not in order or order[-1] >= len(roster.members):
             raise ProtocolError(f"the live set {', '.join(live)} leaves {self.name!r} out or adds strangers")
+        self._policy.check_live(live, len(roster.members), self._weights(params))
         threshold = attempt_threshold(len(order), len(roster.members), roster.options.threshold)
         identity = AttemptId(self.session.id, round_, attempt)
         self._attempt = AttemptState(identity, self.session.gate(round_, attempt), params, order, threshold)
@@ -100,7 +100,7 @@ class PartyMachine(NeverPickled, ABC):
         waits for another vector.
         """
         now = self._now
-        if self.state is not State.PREPARING or now.parts is not None:
+        if self.state is not State.PREPARING or now.length:
             raise ProtocolError(f"a vector cannot be handed in while {now.id} is {self.state.value}")
         parts = value_parts(values)
         check_finite(parts)
