@@ -31,8 +31,9 @@ void check_primes(const ParametersLiteral& literal) {
 void check_use(const ParametersLiteral& literal) {
   require(literal.parties >= 1 && literal.parties <= kMostParties, "parties = ", literal.parties, " is outside 1 .. ",
           kMostParties);
-  require(std::isfinite(literal.clip) && literal.clip > 0 && literal.clip < 1e30, "clip = ", literal.clip,
-          " must be a positive finite number: the largest |weight update| that is sent unclipped");
+  require(std::isfinite(literal.clip) && literal.clip > 1e-30 && literal.clip < 1e30, "clip = ", literal.clip,
+          " must be a positive finite number, above 1e-30 and below 1e30: the largest |weight update| that is sent "
+          "unclipped");
   require(literal.values_per_coefficient >= 1 && literal.values_per_coefficient <= 3,
           "values_per_coefficient = ", literal.values_per_coefficient, " is outside 1 .. 3");
 }

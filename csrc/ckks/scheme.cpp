@@ -1,12 +1,27 @@
 #include "ckks/scheme.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/check.hpp"
 #include "ckks/scheme_impl.hpp"
 #include "kernels/registry.hpp"
 
 namespace pppml::ckks {
+namespace {
+
+// Rounding of the clip, the multiplier and their product may carry the clip one past the largest magnitude, which the
+// law does not admit; the multiplier is then lowered by units in its last place.
+template <class Float>
+double bounded_multiplier(double clip, double multiplier, std::int64_t largest) {
+  auto factor = static_cast<Float>(multiplier);
+  while (std::rint(static_cast<Float>(clip) * factor) > static_cast<Float>(largest)) {
+    factor = std::nextafter(factor, Float{0});
+  }
+  return factor;
+}
+
+}  // namespace
 
 double SecretKey::squared_norm() const {
   double sum = 0;
@@ -58,8 +73,9 @@ kernels::Codec Scheme::codec(double weight) const {
           " needs parameters with weights='public', whose headroom counts the shares");
   kernels::Codec codec{};
   codec.clip = parameters_.clip();
-  codec.multiplier = weight / parameters_.step();
   codec.single_precision = parameters_.single_precision();
+  const auto bounded = codec.single_precision ? bounded_multiplier<float> : bounded_multiplier<double>;
+  codec.multiplier = bounded(codec.clip, weight / parameters_.step(), parameters_.headroom().max_magnitude);
   codec.values_per_coefficient = parameters_.values_per_coefficient();
   codec.base = parameters_.headroom().base;
   codec.delta = parameters_.headroom().delta;

@@ -212,12 +212,15 @@ def max_magnitude(params: CkksParams) -> tuple[int, int, int, int]:
 
 
 def quantize(params: CkksParams, x: np.ndarray, weight: float = 1.0) -> list[int]:
-    """rint(clip(x) * weight / step) in the float type the set prescribes."""
+    """rint(clip(x) * weight / step) in the float type the set prescribes; the clip never passes the magnitude."""
     magnitude = max_magnitude(params)[2]
     step = params.clip / magnitude
     kind = np.float32 if magnitude < 2**23 else np.float64
     clipped = np.clip(x.astype(kind), kind(-params.clip), kind(params.clip))
-    return [int(v) for v in np.rint(clipped * kind(weight / step))]
+    factor = kind(weight / step)
+    while int(np.rint(kind(params.clip) * factor)) > magnitude:
+        factor = np.nextafter(factor, kind(0))
+    return [int(v) for v in np.rint(clipped * factor)]
 
 
 @dataclass
