@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -65,15 +67,20 @@ class CkksParams:
     def __post_init__(self) -> None:
         _check_choice("keys", self.keys, get_args(KeyMode))
         _check_choice("weights", self.weights, get_args(WeightPolicy))
+        # Plain ints and floats, so that the same set has the same id however its numbers were given.
+        for name in ("ring_dimension", "parties", "values_per_coefficient"):
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
+        object.__setattr__(self, "primes", tuple(_whole("modulus", q) for q in self.primes))
+        object.__setattr__(self, "clip", _real("clip", self.clip))
         try:
             checked = _native.Parameters(
                 ring_dimension=self.ring_dimension,
                 primes=list(self.primes),
-                parties=_whole("parties", self.parties),
-                clip=float(self.clip),
+                parties=self.parties,
+                clip=self.clip,
                 keys=getattr(_native.KeyMode, self.keys),
                 weights=getattr(_native.WeightPolicy, self.weights),
-                values_per_coefficient=_whole("values_per_coefficient", self.values_per_coefficient),
+                values_per_coefficient=self.values_per_coefficient,
             )
             scheme = _native.Scheme(checked)
         except _native.RequirementError as error:
@@ -119,6 +126,8 @@ class CkksParams:
         Raises ParameterError that tells, set by set, why none fits.
         """
         _check_choice("level", level, tuple(_LEVELS))
+        if not 0 < _real("bits", bits) < math.inf:
+            raise ParameterError(f"bits = {bits!r} must be a positive number: the precision of one value")
         fitting: list[CkksParams] = []
         reasons: list[str] = []
         for name in PRESETS:
@@ -238,7 +247,7 @@ class CkksParams:
         """The literal as plain JSON types; :meth:`from_dict` is its inverse."""
         names = [f.name for f in dataclasses.fields(self) if f.init]
         values = {name: getattr(self, name) for name in names}
-        return {**values, "primes": list(self.primes), "clip": float(self.clip)}
+        return {**values, "primes": list(self.primes)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CkksParams:
@@ -246,11 +255,11 @@ class CkksParams:
         expected = {f.name for f in dataclasses.fields(cls) if f.init}
         if set(values) != expected:
             raise ParameterError(f"parameter literal has keys {sorted(values)}; it takes {sorted(expected)}")
-        return cls(**{**values, "primes": tuple(int(q) for q in values["primes"])})
+        return cls(**{**values, "primes": tuple(values["primes"])})
 
     def canonical_bytes(self) -> bytes:
         """The literal as canonical JSON, floats in hexadecimal."""
-        values = {**self.to_dict(), "clip": float(self.clip).hex()}
+        values = {**self.to_dict(), "clip": self.clip.hex()}
         return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
     def describe(self) -> str:
@@ -272,6 +281,17 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 0:
-        raise ParameterError(f"{name} = {value!r} must be a whole number, zero or more")
-    return int(value)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if isinstance(value, bool) or not 0 <= number < 2**63:
+        raise ParameterError(f"{name} = {value!r} must be a whole number, zero or more and below 2^63")
+    return number
+
+
+def _real(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ParameterError(f"{name} = {value!r} is not a number") from None

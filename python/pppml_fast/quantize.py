@@ -12,7 +12,7 @@ from pppml_fast.errors import InputError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import TensorInput, check_weight, explain_non_finite, tensor_list
 
-__all__ = ["count_clipped", "dequantize", "quantize"]
+__all__ = ["check_out", "count_clipped", "dequantize", "quantize"]
 
 
 def quantize(params: CkksParams, x: TensorInput, weight: float = 1.0) -> NDArray[np.int64]:
@@ -45,15 +45,27 @@ def dequantize(
 ) -> NDArray[Any]:
     """Weights from quantised integers: int64 to float64, times ``step``, to ``dtype`` (float32 by default).
 
-    Raises InputError when ``integers`` is not an integer array or ``out`` has another shape.
+    Raises InputError when ``integers`` is not an integer array, ``dtype`` is none of floats, or ``out`` does not fit.
     """
     values = np.asarray(integers)
     if values.dtype.kind not in "iu":
         raise InputError(f"quantised values have dtype {values.dtype}; they are integers")
+    if out is None and np.dtype(dtype).kind != "f":
+        raise InputError(f"dtype {np.dtype(dtype)} cannot hold weights; use a float dtype, or integers=True")
+    if out is not None:
+        check_out(out, values.shape, "f")
     restored = values.astype(np.float64) * params.step
     if out is None:
         return restored.astype(dtype)
-    if out.shape != restored.shape:
-        raise InputError(f"out has shape {out.shape}; the values have {restored.shape}")
     np.copyto(out, restored, casting="same_kind")
     return out
+
+
+def check_out(out: NDArray[Any], shape: tuple[int, ...], kind: str) -> None:
+    """Raise InputError unless ``out`` is a writable array of ``shape``, of floats ("f") or of int64 ("i")."""
+    if not isinstance(out, np.ndarray) or out.shape != shape or not out.flags.writeable:
+        raise InputError(
+            f"out must be a writable array of shape {shape}, not {getattr(out, 'shape', type(out).__name__)}"
+        )
+    if out.dtype.kind != kind or (kind == "i" and out.dtype.itemsize != 8):
+        raise InputError(f"out has dtype {out.dtype}; the values need {'int64' if kind == 'i' else 'a float dtype'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import sys
 from typing import Any
 
@@ -23,7 +24,7 @@ def tensor_list(values: TensorInput) -> list[Any]:
     float32, float64, float16 and bfloat16 are read as they are; a list of Python numbers counts as one float64 array.
     Raises InputError for other dtypes, naming the tensor.
     """
-    if isinstance(values, list | tuple) and any(hasattr(item, "shape") for item in values):
+    if isinstance(values, list | tuple) and not all(isinstance(item, numbers.Real) for item in values):
         return [_tensor(item, index) for index, item in enumerate(values)]
     return [_tensor(values, 0)]
 
@@ -33,13 +34,17 @@ def _tensor(value: Any, index: int) -> Any:
         # NumPy has no bfloat16: hand over the bits and say what they are.
         bits = value.detach().contiguous().view(sys.modules["torch"].int16).reshape(-1)
         return "bfloat16", np.from_dlpack(bits).view(np.uint16)
-    array = _as_array(value)
+    try:
+        array = _as_array(value)
+    except (TypeError, ValueError, BufferError) as error:
+        raise InputError(f"tensor {index} of type {type(value).__name__} is no array of numbers: {error}") from None
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise InputError(
             f"tensor {index} has dtype {array.dtype}; give float32, float64, float16 or bfloat16 "
             "(integer buffers do not travel as weights)"
         )
-    return np.ascontiguousarray(array).reshape(-1)
+    # The core reads native byte order; files of other machines (NIfTI, FITS) arrive in the opposite one.
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(-1)
 
 
 def _as_array(value: Any) -> NDArray[Any]:

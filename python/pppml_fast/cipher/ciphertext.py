@@ -123,6 +123,7 @@ class Ciphertext:
 
     def packed_size(self, start: int, stop: int) -> int:
         """Bytes of the packed blocks ``[start, stop)``."""
+        self._check_range(start, stop)
         return sum(
             int(self.params._scheme.packed_bytes(self.length, cut, start, stop)) for _, cut in self._polynomials()
         )
@@ -166,7 +167,8 @@ class Ciphertext:
         """This ciphertext with its seed replaced by the polynomial it stands for; itself if it has none."""
         if self.kind is not Kind.SEEDED:
             return self
-        assert self.context is not None
+        if self.context is None:
+            raise CiphertextError("a ciphertext of zeros() holds no seed yet: load or encrypt into it first")
         second = self.params._scheme.expand(self.length, expansion_key(self.params, self.context))
         return Ciphertext(self.params, Kind.EXPANDED, self.length, self.terms, self.first, second)
 

@@ -6,6 +6,7 @@ b_i = -a s_i + e_i + Delta m_i, and only S = sum of s_i opens sum of b_i.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from pppml_fast import _native
 from pppml_fast.cipher.ciphertext import Ciphertext
 from pppml_fast.cipher.expansion import check_bytes32
-from pppml_fast.cipher.keys import encrypt_symmetric
+from pppml_fast.cipher.keys import encrypt_symmetric, encryption_target
 from pppml_fast.cipher.opening import check_mode, open_sum, refuse_pickling
 from pppml_fast.errors import CiphertextError, InputError, KeyReuseError, ParameterError
 from pppml_fast.params import CkksParams
@@ -35,6 +36,7 @@ class CollectiveKey:
         self._secret: _native.SecretKey | None = secret
         self._noise: _native.StreamKey | None = noise
         self._context: bytes | None = None
+        self._claim = threading.Lock()
 
     @classmethod
     def generate(cls, params: CkksParams) -> CollectiveKey:
@@ -51,23 +53,29 @@ class CollectiveKey:
         or Inf (the key is then still unused).
         """
         context = check_bytes32("context", context)
-        if self._secret is None or self._noise is None:
-            raise KeyReuseError("this collective key was destroyed; generate a fresh one for the next attempt")
-        if self._context is not None:
-            raise KeyReuseError(
-                "this collective key has encrypted its one message; generate a fresh key for every attempt"
-            )
         tensors = tensor_list(x)
-        length = total_length(tensors)
-        result = Ciphertext.zeros(self.params, length, context=context) if out is None else out
-        if result.params.id != self.params.id or result.length != length:
-            raise InputError(f"out is {out!r}; the encryption has {length} weights under {self.params.name}")
-        result.terms, result.context = 1, context
-        encrypt_symmetric(self.params, self._secret, self._noise, result, tensors, weight)
-        self._context = context
-        # The noise stream has served; without it the ciphertext can never be recomputed.
-        self._noise = None
+        result = encryption_target(self.params, total_length(tensors), out)
+        # Claimed before the encryption, which releases the interpreter: two threads never share the noise stream.
+        secret, noise = self._take_noise(context)
+        try:
+            encrypt_symmetric(self.params, secret, noise, context, result, tensors, weight)
+        except (InputError, ParameterError):
+            # Refused before anything was released: the key stays unused.
+            self._noise, self._context = noise, None
+            raise
         return result
+
+    def _take_noise(self, context: bytes) -> tuple[_native.SecretKey, _native.StreamKey]:
+        with self._claim:
+            if self._secret is None:
+                raise KeyReuseError("this collective key was destroyed; generate a fresh one for the next attempt")
+            if self._noise is None:
+                raise KeyReuseError(
+                    "this collective key has encrypted its one message; generate a fresh key for every attempt"
+                )
+            # The noise stream serves once; without it the ciphertext can never be recomputed.
+            noise, self._noise, self._context = self._noise, None, context
+            return self._secret, noise
 
     def destroy(self) -> None:
         """Drop the secret; its memory is wiped."""
@@ -80,6 +88,8 @@ class CollectiveKey:
             raise InputError("no keys to sum")
         coefficients = np.zeros(keys[0].params.ring_dimension, np.int64)
         for key in keys:
+            if key.params.id != keys[0].params.id:
+                raise ParameterError(f"cannot sum keys of {key.params.name} and {keys[0].params.name}: they differ")
             coefficients += key._secret_coefficients()
         return OpeningKey.from_coefficients(keys[0].params, coefficients, terms=len(keys))
 
@@ -118,8 +128,11 @@ class OpeningKey:
         check_mode(params, "collective", "an opening key")
         if not 1 <= terms <= params.parties:
             raise ParameterError(f"terms = {terms} is outside 1 .. {params.parties} (parties)")
+        values = np.asarray(coefficients)
+        if values.dtype.kind not in "iu":
+            raise InputError(f"key coefficients have dtype {values.dtype}; they are integers")
         try:
-            native = params._scheme.secret_from_coefficients(np.ascontiguousarray(coefficients, dtype=np.int64))
+            native = params._scheme.secret_from_coefficients(np.ascontiguousarray(values, dtype=np.int64))
         except _native.RequirementError as error:
             raise InputError(str(error)) from None
         return cls(params, native, terms)

@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike, NDArray
 from pppml_fast import _native
 from pppml_fast.cipher.ciphertext import Ciphertext
 from pppml_fast.cipher.expansion import expansion_key
-from pppml_fast.cipher.opening import open_sum, refuse_pickling
+from pppml_fast.cipher.opening import check_mode, open_sum, refuse_pickling
 from pppml_fast.errors import CiphertextError, InputError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import TensorInput, check_weight, explain_non_finite, tensor_list, total_length
@@ -26,6 +26,7 @@ class PublicKey:
     """A public key (-a s + e, a): anybody may encrypt under it, its owner decrypts. Pickles; safe to publish."""
 
     def __init__(self, params: CkksParams, residues: NDArray[Any], seed: bytes) -> None:
+        check_mode(params, "public", "a public key")
         self.params = params
         self._residues = residues
         self._seed = seed
@@ -41,7 +42,7 @@ class PublicKey:
         ``[-clip, clip]`` are clipped. Raises InputError on NaN or Inf, naming tensor and element.
         """
         tensors = tensor_list(x)
-        result = _target(self.params, total_length(tensors), out)
+        result = encryption_target(self.params, total_length(tensors), out)
         seed = _native.StreamKey.from_system()
         try:
             self.params._scheme.encrypt_public(
@@ -51,6 +52,7 @@ class PublicKey:
             raise explain_non_finite(error, tensors) from None
         except _native.RequirementError as error:
             raise ParameterError(str(error)) from None
+        result.terms = 1
         return result
 
     def to_bytes(self) -> bytes:
@@ -58,9 +60,10 @@ class PublicKey:
         return _MAGIC + self.params.id[:16] + self._seed + self._residues.tobytes()
 
     @classmethod
-    def from_bytes(cls, params: CkksParams, data: bytes) -> PublicKey:
+    def from_bytes(cls, params: CkksParams, data: bytes | bytearray | memoryview) -> PublicKey:
         """Parse :meth:`to_bytes`; raises CiphertextError on bytes that are no key of ``params``."""
-        _check_owner_mode(params)
+        check_mode(params, "public", "a public key")
+        data = bytes(data)
         dtype = np.dtype(np.uint32 if params._scheme.word_bytes == 4 else np.uint64)
         start = len(_MAGIC) + 16 + _SEED_BYTES
         expected = start + params.ring_dimension * len(params.primes) * dtype.itemsize
@@ -69,7 +72,7 @@ class PublicKey:
         if data[len(_MAGIC) : len(_MAGIC) + 16] != params.id[:16]:
             raise CiphertextError("the public key was made under other parameters; all parties must use one set")
         residues = np.frombuffer(data, dtype=dtype, offset=start).copy()
-        return cls(params, residues, bytes(data[start - _SEED_BYTES : start]))
+        return cls(params, residues, data[start - _SEED_BYTES : start])
 
     def __repr__(self) -> str:
         return f"PublicKey({self.params.name}, level {self.params.level})"
@@ -95,9 +98,9 @@ class SecretKey:
         if self.params.keys != "secret":
             raise ParameterError(f"encrypting with the secret key needs keys='secret', not {self.params.keys!r}")
         tensors = tensor_list(x)
-        result = _target(self.params, total_length(tensors), out)
-        result.context = os.urandom(_SEED_BYTES)
-        encrypt_symmetric(self.params, self._native, _native.StreamKey.from_system(), result, tensors, weight)
+        result = encryption_target(self.params, total_length(tensors), out)
+        noise, seed = _native.StreamKey.from_system(), os.urandom(_SEED_BYTES)
+        encrypt_symmetric(self.params, self._native, noise, seed, result, tensors, weight)
         return result
 
     def decrypt(
@@ -149,20 +152,22 @@ def keygen(params: CkksParams) -> KeyPair:
 def encrypt_symmetric(
     params: CkksParams,
     secret: _native.SecretKey,
-    seed: _native.StreamKey,
+    noise: _native.StreamKey,
+    context: bytes,
     result: Ciphertext,
     tensors: list[Any],
     weight: float,
 ) -> None:
-    """Fill ``result``, whose context names the public polynomials, with an encryption under ``secret``."""
-    assert result.context is not None
-    expansion = expansion_key(params, result.context)
+    """Fill ``result`` with an encryption under ``secret`` and the public polynomials of ``context``."""
     try:
-        params._scheme.encrypt(secret, seed, expansion, tensors, check_weight(weight), result.first)
+        params._scheme.encrypt(
+            secret, noise, expansion_key(params, context), tensors, check_weight(weight), result.first
+        )
     except _native.NonFiniteError as error:
         raise explain_non_finite(error, tensors) from None
     except _native.RequirementError as error:
         raise ParameterError(str(error)) from None
+    result.terms, result.context = 1, context
 
 
 def _check_owner_mode(params: CkksParams) -> None:
@@ -170,10 +175,10 @@ def _check_owner_mode(params: CkksParams) -> None:
         raise ParameterError("keys='collective' has no key pair: use CollectiveKey.generate(params)")
 
 
-def _target(params: CkksParams, length: int, out: Ciphertext | None) -> Ciphertext:
+def encryption_target(params: CkksParams, length: int, out: Ciphertext | None) -> Ciphertext:
+    """``out`` after a check that an encryption of ``length`` weights fits it, or a new ciphertext."""
     if out is None:
         return Ciphertext.zeros(params, length)
     if out.params.id != params.id or out.length != length or out.kind != Ciphertext.zeros(params, 0).kind:
         raise InputError(f"out is {out!r}; the encryption has {length} weights under {params.name}")
-    out.terms = 1
     return out

@@ -13,7 +13,7 @@ from pppml_fast.cipher.expansion import expansion_key
 from pppml_fast.cipher.wire import Kind
 from pppml_fast.errors import CiphertextError, OpeningError, ParameterError
 from pppml_fast.params import CkksParams
-from pppml_fast.quantize import dequantize
+from pppml_fast.quantize import check_out, dequantize
 
 __all__ = ["check_mode", "open_sum", "refuse_pickling"]
 
@@ -33,6 +33,8 @@ def open_sum(
         raise CiphertextError(
             f"the ciphertext adds {ciphertext.terms} encryptions; the parameters hold {params.parties} (parties)"
         )
+    if out is not None:
+        check_out(out, (ciphertext.length,), "i" if integers else "f")
     expansion = None
     if ciphertext.kind in (Kind.SEEDED, Kind.COLLECTIVE):
         if ciphertext.context is None:
@@ -49,7 +51,7 @@ def open_sum(
     if integers:
         if out is None:
             return np.asarray(values)
-        np.copyto(out, values, casting="same_kind")
+        np.copyto(out, values)
         return out
     return dequantize(params, values, dtype, out)
 

@@ -35,6 +35,8 @@ _FIELDS = struct.Struct("<4sBBH16sQI32sQ")
 _CHECKSUM_BYTES = 8
 HEADER_BYTES = _FIELDS.size + _CHECKSUM_BYTES
 _NO_CONTEXT = bytes(32)
+# Far beyond any model, and far from where sizes in bytes would wrap around 2^64.
+_MOST_WEIGHTS = 1 << 48
 
 
 class Kind(IntEnum):
@@ -101,7 +103,11 @@ class Header:
             raise CiphertextError(f"kind {kind} does not occur under keys={params.keys!r}")
         if terms < 1:
             raise CiphertextError("a ciphertext of zero terms is no ciphertext")
+        if length > _MOST_WEIGHTS:
+            raise CiphertextError(f"a length of {length} weights exceeds {_MOST_WEIGHTS}: damaged or forged")
         has_context = kind in (Kind.SEEDED, Kind.COLLECTIVE)
+        if (kind == Kind.SEEDED and terms != 1) or (not has_context and context != _NO_CONTEXT):
+            raise CiphertextError(f"terms or context do not occur with kind {kind}: damaged or forged")
         return cls(Kind(kind), tag, length, terms, context if has_context else None, payload)
 
 
