@@ -116,7 +116,7 @@ struct TensorList {
 // (float)multiplier, rint; else the same in float64. Rounding is to nearest, ties to even.
 struct Codec {
   double clip;
-  double multiplier;  // weight / step
+  double multiplier;  // weight / step, lowered where rounding would carry the clip past the largest magnitude
   bool single_precision;
   unsigned values_per_coefficient;  // 1 .. 3
   std::int64_t base;
