@@ -61,9 +61,11 @@ void SchemeImpl<Word>::transform_small(const std::int64_t* coefficients, std::si
 template <class Word>
 void SchemeImpl<Word>::complete(ring::NttFactor<Word>& factor) const {
   for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
-    const Word q = ring_.table().primes[l].modulus;
+    const auto& prime = ring_.table().primes[l];
     for (std::size_t k = l * ring_.degree(); k < (l + 1) * ring_.degree(); ++k) {
-      factor.companions[k] = shoup_companion(factor.values[k], q);
+      factor.values[k] =
+          multiply_shoup(factor.values[k], prime.inverse_degree, prime.inverse_degree_companion, prime.modulus);
+      factor.companions[k] = shoup_companion(factor.values[k], prime.modulus);
     }
   }
 }
@@ -135,8 +137,10 @@ void SchemeImpl<Word>::generate_public(const SecretKey& secret, const ring::Stre
     transform_small(noise.data(), l, row);
     kernels_.uniform(prime, ring_.table().log_degree, seed, static_cast<std::uint32_t>(l), 0, uniform.data());
     for (std::size_t k = 0; k < degree; ++k) {
+      // The factor carries N^-1; the public side gives the N back.
       const std::size_t at = l * degree + k;
-      const Word product = multiply_shoup(uniform[k], key.factor.values[at], key.factor.companions[at], prime.modulus);
+      const Word scaled = multiply_mod(uniform[k], static_cast<Word>(degree), prime.modulus);
+      const Word product = multiply_shoup(scaled, key.factor.values[at], key.factor.companions[at], prime.modulus);
       row[k] = subtract_mod(row[k], product, prime.modulus);
     }
   }

@@ -62,7 +62,7 @@ class SchemeImpl final : public Scheme {
  private:
   std::unique_ptr<SecretKey> make_secret(SecretBuffer<std::int64_t> coefficients) const;
   const kernels::GaussianTable& error_table() const;
-  // companions of the values already in the factor
+  // plain NTT form already in the factor -> times N^-1, with companions
   void complete(ring::NttFactor<Word>& factor) const;
   // row l of a small integer polynomial, in NTT form
   void transform_small(const std::int64_t* coefficients, std::size_t l, Word* row) const;

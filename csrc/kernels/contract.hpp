@@ -130,7 +130,8 @@ struct QuantizeReport {
 
 // --- fused operations -------------------------------------------------------------------------------------------
 
-// A polynomial held in NTT form as a constant factor: L rows of values and of Shoup companions.
+// A polynomial held in NTT form as a constant factor: L rows of values and of Shoup companions. The values carry N^-1, so
+// that the inverse transform that follows every product need not scale.
 template <class Word>
 struct Multiplier {
   const Word* values;

@@ -30,7 +30,8 @@ class Ring {
   kernels::RingTable<Word> table_;
 };
 
-// L rows in NTT form, as a constant factor. A type of its own: coefficient form has no such product.
+// L rows in NTT form times N^-1, as a constant factor (kernels::Multiplier). A type of its own: coefficient form has no
+// such product.
 template <class Word>
 struct NttFactor {
   explicit NttFactor(std::size_t words) : values(words), companions(words) {}

@@ -31,7 +31,7 @@ template <class Word>
 void multiply_and_invert(const RingTable<Word>& ring, std::size_t l, const Multiplier<Word>& factor, Word* row) {
   const std::size_t degree = ring.degree();
   multiply_rows(ring.primes[l], degree, factor.values + l * degree, factor.companions + l * degree, row);
-  inverse_ntt(ring.primes[l], ring.log_degree, row);
+  inverse_ntt_unscaled(ring.primes[l], ring.log_degree, row);
 }
 
 template <class Word>

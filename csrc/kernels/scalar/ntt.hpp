@@ -26,8 +26,9 @@ void forward_ntt(const PrimeTable<Word>& prime, unsigned log_degree, Word* value
   }
 }
 
+// N times the inverse transform.
 template <class Word>
-void inverse_ntt(const PrimeTable<Word>& prime, unsigned log_degree, Word* values) {
+void inverse_ntt_unscaled(const PrimeTable<Word>& prime, unsigned log_degree, Word* values) {
   const std::size_t degree = std::size_t{1} << log_degree;
   const Word q = prime.modulus;
   for (std::size_t groups = degree / 2, half = 1; groups >= 1; groups /= 2, half *= 2) {
@@ -44,8 +45,13 @@ void inverse_ntt(const PrimeTable<Word>& prime, unsigned log_degree, Word* value
       }
     }
   }
-  for (std::size_t j = 0; j < degree; ++j) {
-    values[j] = multiply_shoup(values[j], prime.inverse_degree, prime.inverse_degree_companion, q);
+}
+
+template <class Word>
+void inverse_ntt(const PrimeTable<Word>& prime, unsigned log_degree, Word* values) {
+  inverse_ntt_unscaled(prime, log_degree, values);
+  for (std::size_t j = 0; j < std::size_t{1} << log_degree; ++j) {
+    values[j] = multiply_shoup(values[j], prime.inverse_degree, prime.inverse_degree_companion, prime.modulus);
   }
 }
 
