@@ -385,3 +385,33 @@ def test_closed_federation_begins_nothing() -> None:
         pass
     with pytest.raises(ProtocolError, match=r"channel|group key"):
         fed.aggregate(vectors(), round=0)
+
+
+def test_the_sum_check_runs_in_a_ring_where_it_is_asked_for() -> None:
+    updates = vectors()
+    with federation(sum_check=True, record=True) as fed:
+        result = fed.aggregate(updates, round=0)
+        assert np.array_equal(result.integers, expected_integers(fed.params, updates, dict.fromkeys(NAMES[:3], 1 / 3)))
+        assert sum(kind_of(d.data) is MessageType.TAG for d in fed.network.transcript) == 6
+    with federation(record=True) as fed:
+        fed.aggregate(updates, round=0)
+        assert not any(kind_of(d.data) is MessageType.TAG for d in fed.network.transcript)
+
+
+def test_a_set_threshold_opens_with_two_parties_lost_after_they_signed() -> None:
+    updates = vectors(5)
+    with federation(5, threshold=3) as fed:
+
+        def tamper(delivery: Delivery) -> list[bytes]:
+            if kind_of(delivery.data) is MessageType.SHARE:
+                fed.network.drop("west")
+                fed.network.drop("centre")
+            return [] if delivery.sender in fed.network.dropped else [delivery.data]
+
+        fed.network.tamper = tamper
+        result = fed.aggregate(updates, round=0)
+        assert result.members == NAMES
+        assert np.array_equal(result.integers, expected_integers(fed.params, updates, dict.fromkeys(NAMES, 0.2)))
+    for threshold in (2, 6):
+        with pytest.raises(ParameterError, match=r"out of range; choose 3..5"):
+            federation(5, threshold=threshold)

@@ -256,6 +256,8 @@ def test_weights_are_checked_by_each_member_against_its_own_policy() -> None:
 def test_policy_minimum() -> None:
     assert [Policy().minimum(n) for n in (3, 4, 5, 6, 7, 16)] == [3, 3, 3, 4, 4, 9]
     assert Policy(min_parties=5).minimum(5) == 5
+    assert Policy(min_parties=2).minimum(5) == 3
+    assert Policy(min_parties=2, allow_two_parties=True).minimum(3) == 2
     assert Policy(allow_two_parties=True).minimum(2) == 2
     for parties in (0, 1):
         with pytest.raises(ProtocolError, match=r"too few"):

@@ -50,8 +50,10 @@ class Policy:
         """Fewest parties a live set may have. Raises ProtocolError for a group that hides nothing."""
         if parties < SMALLEST_GROUP and not (parties > 1 and self.allow_two_parties):
             raise ProtocolError(f"{parties} parties are too few, at least {SMALLEST_GROUP} are needed: {TWO_PARTIES}")
-        floor = max(min(parties, SMALLEST_GROUP), parties // 2 + 1)
-        return floor if self.min_parties is None else max(self.min_parties, min(parties, 2))
+        least = 2 if self.allow_two_parties else SMALLEST_GROUP
+        if self.min_parties is not None:
+            return max(self.min_parties, least)
+        return max(min(parties, SMALLEST_GROUP), parties // 2 + 1)
 
     def check_live(self, members: Sequence[str], parties: int, weights: Mapping[str, float]) -> None:
         """Raise ProtocolError when a live set is too small or one party weighs too much in it."""

@@ -20,6 +20,7 @@ from pppml_fast.aggregation.party import PartyMachine
 from pppml_fast.aggregation.plain import PlainParty
 from pppml_fast.aggregation.relay import Relay
 from pppml_fast.aggregation.roster import Member, Roster, SessionOptions, Terms
+from pppml_fast.aggregation.session import Session
 from pppml_fast.errors import InputError, ParameterError, ProtocolError
 from pppml_fast.layout import Layout
 from pppml_fast.params import CkksParams
@@ -70,39 +71,50 @@ def open_federation(
     policies = {name: _policy_of(policy, name, allow_two_parties) for name in names}
     for own in policies.values():
         own.minimum(len(names))
-    sum_params = _sum_parameters(params, sum_clip)
     keys = {name: (identities or {}).get(name) or Identity.generate(name) for name in names}
     relay = Identity.generate(RELAY) if topology == "star" else None
+    shared = layout if layout is not None else Layout(())
+    own_layouts = {name: (layouts or {}).get(name, shared) for name in names}
+    sum_params = _sum_parameters(params, sum_clip)
     roster = Roster(
         members=tuple(Member(name, keys[name].public.hex(), _weight(params, names, weights, name)) for name in names),
         parameters=params.to_dict(),
         sum_parameters=sum_params.to_dict(),
-        layout=((layouts or {}).get(names[0]) or layout or Layout(())).fingerprint.hex(),
+        layout=own_layouts[names[0]].fingerprint.hex(),
         options=options,
         relay=None if relay is None else Member(relay.name, relay.public.hex()),
     )
     pinned = {member.name: member.public for member in roster.everyone}
-    handshakes: dict[str, Handshake] = {}
-    for name in names:
-        own_layout = (layouts or {}).get(name) or layout or Layout(())
-        terms = Terms(roster.parameters, roster.sum_parameters, own_layout, options)
-        own_policy = policies[name] if policies[name].pinned is not None else replace(policies[name], pinned=pinned)
-        policies[name] = own_policy
-        handshakes[name] = Handshake(keys[name], own_policy, terms, roster if name == names[0] else None)
+    policies = {name: own if own.pinned is not None else replace(own, pinned=pinned) for name, own in policies.items()}
+    handshakes = _handshakes(roster, keys, policies, own_layouts)
     if relay is not None:
         handshakes[RELAY] = Handshake(relay, replace(policies[names[0]], pinned=pinned), None)
     network = InProcessNetwork(handshakes, record=record)
     _shake_hands(network, handshakes, names[0])
     machines = {}
     for name in names:
-        session = handshakes[name].session
-        store = (stores or {}).get(name) or MemoryStore()
-        if session is not None:
-            machines[name] = _MACHINES[protocol](session, AttemptLedger(store), policies[name], clock)
-    relay_session = handshakes[RELAY].session if relay is not None else None
-    adder = None if relay_session is None else Relay(relay_session, clock)
+        ledger = AttemptLedger((stores or {}).get(name) or MemoryStore())
+        machines[name] = _MACHINES[protocol](_session(handshakes[name]), ledger, policies[name], clock)
+    adder = Relay(_session(handshakes[RELAY]), clock) if relay is not None else None
     network.nodes = {**machines, **({} if adder is None else {RELAY: adder})}
     return Federation(network, machines, adder, params, sum_params, layout, clock)
+
+
+def _handshakes(
+    roster: Roster, keys: Mapping[str, Identity], policies: Mapping[str, Policy], layouts: Mapping[str, Layout]
+) -> dict[str, Handshake]:
+    made = {}
+    for name in roster.names:
+        terms = Terms(roster.parameters, roster.sum_parameters, layouts[name], roster.options)
+        proposal = roster if name == roster.names[0] else None
+        made[name] = Handshake(keys[name], policies[name], terms, proposal)
+    return made
+
+
+def _session(handshake: Handshake) -> Session:
+    if handshake.session is None:
+        raise ProtocolError(f"the handshake is still {handshake.state.value}")
+    return handshake.session
 
 
 def _shake_hands(network: InProcessNetwork, handshakes: Mapping[str, Handshake], proposer: str) -> None:

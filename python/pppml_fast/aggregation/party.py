@@ -83,6 +83,8 @@ class PartyMachine(NeverPickled, ABC):
             raise ProtocolError(f"the live set {', '.join(live)} leaves {self.name!r} out or adds strangers")
         self._policy.check_live(live, len(roster.members), self._weights(params))
         threshold = attempt_threshold(len(order), len(roster.members), roster.options.threshold)
+        if threshold > len(order):
+            raise ProtocolError(f"{len(order)} live parties cannot open with a threshold of {threshold}")
         identity = AttemptId(self.session.id, round_, attempt)
         self._attempt = AttemptState(identity, self.session.gate(round_, attempt), params, order, threshold)
         self._seen.add((round_, attempt))

@@ -205,7 +205,7 @@ def check_policy(roster: Roster, policy: Policy) -> None:
     names = roster.names
     policy.check_live(names, len(names), roster.weights)
     total = math.fsum(roster.weights.values())
-    if roster.parameters.get("weights") == "public" and not math.isclose(total, 1.0, rel_tol=1e-6):
+    if roster.parameters.get("weights") == "public" and not math.isclose(total, 1.0, rel_tol=1e-9):
         raise ProtocolError(f"the public weights of the roster add up to {total:.6f}, expected 1")
 
 
