@@ -450,3 +450,12 @@ def test_begin_and_contribute_out_of_place_are_refused() -> None:
             machine.begin(0, 0, NAMES[:3], fed.params)
         with pytest.raises(ProtocolError, match=r"no new model"):
             machine.announce_model(bytes(32))
+
+
+def test_a_relay_has_no_say_in_the_close() -> None:
+    with federation(topology="star") as fed:
+        fed.aggregate(vectors(), round=0)
+        assert fed.relay is not None
+        for kind, body in ((MessageType.STATEMENT, bytes(35)), (MessageType.ABANDON, b"\x01" + bytes(4))):
+            fed.members["east"].receive(fed.relay._now.gate.sign(1, kind, body))
+            assert f"{kind.name} of party 3 has no place" in refusals(fed, "east")

@@ -166,13 +166,14 @@ class PartyMachine(NeverPickled, ABC):
         if kind is MessageType.REFUSED:
             self.refused_by.append(self.session.roster.everyone[message.header.sender].name)
             return []
-        if kind not in self._handlers or message.header.sender not in self._expected_senders():
+        if kind not in self._handlers or message.header.sender not in self._senders_of(kind):
             raise ProtocolError(f"{kind.name} of party {message.header.sender} has no place in {self._now.id}")
         return self._handlers[kind](message)
 
-    def _expected_senders(self) -> set[int]:
-        relay = {len(self.session.roster.members)} if self.session.roster.relay is not None else set()
-        return set(self._now.live) | relay
+    def _senders_of(self, kind: MessageType) -> set[int]:
+        """Live members may send anything; a relay nothing of its own but sums."""
+        relay = self.session.roster.relay is not None and kind is MessageType.RETURN
+        return {*self._now.live, len(self.session.roster.members)} if relay else set(self._now.live)
 
     def _keep_for_later(self, header: Header, data: bytes) -> bool:
         """Hold a message of an attempt that this party has not begun yet, within bounds."""
