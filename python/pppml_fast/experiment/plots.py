@@ -85,7 +85,7 @@ def dice_by_steps(result: RunResult) -> bytes:
         axes.grid(alpha=0.3)
     mean_axes.set_ylabel("Dice")
     if mean_axes.get_lines():
-        mean_axes.legend(fontsize=7)
+        figure.legend(fontsize=7, ncols=3, loc="outside lower center", frameon=False)
     return _png(figure)
 
 
@@ -102,6 +102,7 @@ def training_curves(result: RunResult) -> bytes:
             color=_COLOURS[track],
             label=METHOD_TITLES[track],
         )
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("round")
     axes.set_ylabel("training loss")
     axes.grid(alpha=0.3)
