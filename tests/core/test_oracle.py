@@ -121,9 +121,7 @@ def test_encryption_over_a_rejected_candidate() -> None:
     params = pf.CkksParams.preset("p31", parties=3, clip=1.0, keys="collective")
     key = oracle.expansion_key(params, CONTEXT)
     block = next(
-        b
-        for b in range(64)
-        if (_native.primitives.stream(key, 0, b, 0, 2048) & (2**31 - 1) >= params.primes[0]).any()
+        b for b in range(64) if (_native.primitives.stream(key, 0, b, 0, 2048) & (2**31 - 1) >= params.primes[0]).any()
     )
     length = (block + 1) * 2048
     native = params._scheme.generate_secret(inject(SEEDS[0]))

@@ -7,6 +7,7 @@
 #include "base/modular.hpp"
 #include "kernels/scalar/codec.hpp"
 #include "kernels/scalar/ntt.hpp"
+#include "kernels/scalar/opening.hpp"
 #include "kernels/scalar/stream.hpp"
 
 namespace pppml::kernels::scalar {
@@ -155,27 +156,6 @@ bool hop(const HopRequest<Word>& request) {
   return true;
 }
 
-// Residues of one coefficient -> the integer in (-Q/2, Q/2).
-template <class Word>
-std::int64_t lift_centred(const RingTable<Word>& ring, Word r0, Word r1) {
-  const std::uint64_t q0 = ring.primes[0].modulus;
-  if (ring.prime_count == 1) return static_cast<std::int64_t>(r0) - static_cast<std::int64_t>(r0 > q0 / 2 ? q0 : 0);
-  // Garner: x = r0 + q0 * ((r1 - r0) / q0 mod q1); q0 < 2^31 and q0 * q1 < 2^62.
-  const PrimeTable<Word>& second = ring.primes[1];
-  const Word q1 = second.modulus;
-  const Word r0_mod_q1 = reduce_signed<Word>(static_cast<std::int64_t>(r0), q1, second.ratio, second.lift);
-  const Word digit = multiply_shoup(subtract_mod(r1, r0_mod_q1, q1), ring.garner, ring.garner_companion, q1);
-  const std::uint64_t product = q0 * static_cast<std::uint64_t>(q1);
-  const std::uint64_t x = static_cast<std::uint64_t>(r0) + q0 * static_cast<std::uint64_t>(digit);
-  return static_cast<std::int64_t>(x) - static_cast<std::int64_t>(x > product / 2 ? product : 0);
-}
-
-// Nearest multiple of delta, halves away from zero (delta is odd or the residual check refuses the tie).
-std::int64_t divide_rounded(std::int64_t value, std::int64_t delta) {
-  const std::int64_t half = delta / 2;
-  return (value + (value >= 0 ? half : -half)) / delta;
-}
-
 template <class Word>
 void phase_row(const OpenRequest<Word>& request, std::size_t b, std::size_t l, Word* row) {
   const RingTable<Word>& ring = *request.ring;
@@ -203,20 +183,8 @@ void open(const OpenRequest<Word>& request) {
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     const std::size_t length = row_length(ring, request.batch, b);
     for (std::size_t l = 0; l < ring.prime_count; ++l) phase_row(request, b, l, rows.data() + l * degree);
-    double squares = 0;
-    for (std::size_t k = 0; k < length; ++k) {
-      const std::int64_t phase = lift_centred(ring, rows[k], rows[degree + k]);
-      const std::int64_t m = divide_rounded(phase, request.delta);
-      const std::int64_t residual = phase - m * request.delta;
-      request.report->largest_residual =
-          std::max(request.report->largest_residual, residual < 0 ? -residual : residual);
-      squares += static_cast<double>(residual) * static_cast<double>(residual);
-      *out++ = m;
-    }
-    if (squares > residual_limit(request.variance, length) && !request.report->block_refused) {
-      request.report->block_refused = true;
-      request.report->worst_block = request.batch.first_block + b;
-    }
+    round_phases(request, b, length, rows.data(), out);
+    out += length;
   }
 }
 

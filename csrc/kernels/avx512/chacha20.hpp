@@ -1,0 +1,87 @@
+// ChaCha20 (RFC 8439), sixteen blocks side by side: lane i of every vector belongs to counter + i.
+#pragma once
+
+#include <cstring>
+
+#include "kernels/avx512/lanes.hpp"
+
+namespace pppml::kernels::avx512 {
+
+constexpr std::size_t kBatchWords = 256;  // words of sixteen ChaCha20 blocks
+
+class ChaCha20 {
+ public:
+  ChaCha20(const std::uint8_t* key, std::uint32_t selector, std::uint64_t block) {
+    constexpr std::uint32_t kConstants[4] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};
+    std::uint32_t words[8];
+    std::memcpy(words, key, sizeof words);
+    for (int i = 0; i < 4; ++i) state_[i] = broadcast(kConstants[i]);
+    for (int i = 0; i < 8; ++i) state_[4 + i] = broadcast(words[i]);
+    state_[12] = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    state_[13] = broadcast(selector);
+    state_[14] = broadcast(static_cast<std::uint32_t>(block));
+    state_[15] = broadcast(static_cast<std::uint32_t>(block >> 32));
+  }
+
+  // Words [16 * counter, 16 * counter + 256) of the stream, in order.
+  void generate(std::uint32_t counter, std::uint32_t* out) const {
+    Vector x[16];
+    const Vector counters = _mm512_add_epi32(state_[12], broadcast(counter));
+    for (int i = 0; i < 16; ++i) x[i] = i == 12 ? counters : state_[i];
+    for (int round = 0; round < 10; ++round) {
+      quarter_rounds(x, 0, 0, 0);
+      quarter_rounds(x, 1, 2, 3);
+    }
+    for (int i = 0; i < 16; ++i) x[i] = _mm512_add_epi32(x[i], i == 12 ? counters : state_[i]);
+    transpose_store(x, out);
+  }
+
+ private:
+  // Four independent quarter rounds on column i of the state, its rows rotated by 0, b, c and d.
+  static void quarter_rounds(Vector* x, int b, int c, int d) {
+    for (int step = 0; step < 4; ++step) {
+      for (int i = 0; i < 4; ++i) {
+        Vector& va = x[i];
+        Vector& vb = x[4 + (b + i) % 4];
+        Vector& vc = x[8 + (c + i) % 4];
+        Vector& vd = x[12 + (d + i) % 4];
+        switch (step) {
+          case 0: va = _mm512_add_epi32(va, vb), vd = _mm512_rol_epi32(_mm512_xor_si512(vd, va), 16); break;
+          case 1: vc = _mm512_add_epi32(vc, vd), vb = _mm512_rol_epi32(_mm512_xor_si512(vb, vc), 12); break;
+          case 2: va = _mm512_add_epi32(va, vb), vd = _mm512_rol_epi32(_mm512_xor_si512(vd, va), 8); break;
+          default: vc = _mm512_add_epi32(vc, vd), vb = _mm512_rol_epi32(_mm512_xor_si512(vb, vc), 7); break;
+        }
+      }
+    }
+  }
+
+  // x[w] holds word w of every block -> blocks one after another.
+  static void transpose_store(Vector* x, std::uint32_t* out) {
+    Vector t[16];
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
+      t[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+      x[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+      x[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+      x[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+      x[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    // x[4 r + c] now holds, in 128-bit lane l, words 4 r .. 4 r + 3 of block 4 l + c.
+    for (int c = 0; c < 4; ++c) {
+      const Vector low0 = _mm512_shuffle_i32x4(x[c], x[4 + c], 0x44);
+      const Vector high0 = _mm512_shuffle_i32x4(x[c], x[4 + c], 0xee);
+      const Vector low1 = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0x44);
+      const Vector high1 = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0xee);
+      store(out + 16 * c, _mm512_shuffle_i32x4(low0, low1, 0x88));
+      store(out + 16 * (4 + c), _mm512_shuffle_i32x4(low0, low1, 0xdd));
+      store(out + 16 * (8 + c), _mm512_shuffle_i32x4(high0, high1, 0x88));
+      store(out + 16 * (12 + c), _mm512_shuffle_i32x4(high0, high1, 0xdd));
+    }
+  }
+
+  Vector state_[16];
+};
+
+}  // namespace pppml::kernels::avx512

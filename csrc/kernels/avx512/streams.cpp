@@ -1,0 +1,85 @@
+#include "kernels/avx512/streams.hpp"
+
+#include <algorithm>
+
+#include "base/buffer.hpp"
+#include "kernels/avx512/chacha20.hpp"
+#include "kernels/avx512/gaussian.hpp"
+#include "kernels/scalar/stream.hpp"
+
+namespace pppml::kernels::avx512 {
+
+void stream(const std::uint8_t* key, std::uint32_t selector, std::uint64_t block, std::uint64_t first,
+            std::size_t count, std::uint32_t* out) {
+  if (first % kLanes != 0 || count < kBatchWords) {
+    scalar::stream(key, selector, block, first, count, out);
+    return;
+  }
+  const ChaCha20 cipher(key, selector, block);
+  std::size_t done = 0;
+  for (; done + kBatchWords <= count; done += kBatchWords) {
+    cipher.generate(static_cast<std::uint32_t>((first + done) / kLanes), out + done);
+  }
+  if (done < count) scalar::stream(key, selector, block, first + done, count - done, out + done);
+}
+
+void uniform(const PrimeTable<std::uint32_t>& prime, unsigned log_degree, const std::uint8_t* key,
+             std::uint32_t selector, std::uint64_t block, std::uint32_t* out) {
+  const std::size_t degree = std::size_t{1} << log_degree;
+  if (degree < kBatchWords) {
+    scalar::uniform(prime, log_degree, key, selector, block, out);
+    return;
+  }
+  const ChaCha20 cipher(key, selector, block);
+  const Vector mask = broadcast((std::uint32_t{1} << prime.bits) - 1), q = broadcast(prime.modulus);
+  __mmask16 rejected = 0;
+  for (std::size_t start = 0; start < degree; start += kBatchWords) {
+    cipher.generate(static_cast<std::uint32_t>(start / kLanes), out + start);
+    for (std::size_t k = start; k < start + kBatchWords; k += kLanes) {
+      const Vector candidate = _mm512_and_si512(load(out + k), mask);
+      rejected = static_cast<__mmask16>(rejected | _mm512_cmpge_epu32_mask(candidate, q));
+      store(out + k, candidate);
+    }
+  }
+  // The values are public: a rare second look at the whole row is no leak.
+  if (rejected != 0) scalar::uniform(prime, log_degree, key, selector, block, out);
+}
+
+void GaussianSampler::sample_row(const std::uint8_t* key, Lane lane, std::uint64_t block, std::size_t count,
+                                 std::int32_t* out) const {
+  if (count % kBatchWords != 0 || !buckets_.usable()) {
+    scalar::gaussian(table_, key, lane, block, count, out);
+    return;
+  }
+  const ChaCha20 cipher(key, static_cast<std::uint32_t>(lane), block);
+  SecretBuffer<std::uint32_t> words(kBatchWords);
+  __mmask16 tied = 0;
+  for (std::size_t start = 0; start < count; start += kBatchWords) {
+    cipher.generate(static_cast<std::uint32_t>(start / kLanes), words.data());
+    for (std::size_t k = 0; k < kBatchWords; k += kLanes) {
+      _mm512_storeu_si512(out + start + k, buckets_.sample(load(words.data() + k), &tied));
+    }
+  }
+  // Some top equals a threshold in one row of 2048 out of 2^14. The branch tells an observer of time that much and no
+  // more: not which coefficient, nor which threshold. The scalar sampler then decides every tie without a branch.
+  if (tied != 0) scalar::gaussian(table_, key, lane, block, count, out);
+}
+
+void gaussian(const GaussianTable& table, const std::uint8_t* key, Lane lane, std::uint64_t block, std::size_t count,
+              std::int32_t* out) {
+  GaussianSampler(table).sample_row(key, lane, block, count, out);
+}
+
+void ternary(const std::uint8_t* key, Lane lane, std::uint64_t block, std::size_t count, std::int32_t* out) {
+  if (count % kBatchWords != 0) {
+    scalar::ternary(key, lane, block, count, out);
+    return;
+  }
+  auto* words = reinterpret_cast<std::uint32_t*>(out);
+  stream(key, static_cast<std::uint32_t>(lane), block, 0, count, words);
+  for (std::size_t k = 0; k < count; k += kLanes) {
+    store(words + k, _mm512_sub_epi32(multiply_high(load(words + k), broadcast(3)), broadcast(1)));
+  }
+}
+
+}  // namespace pppml::kernels::avx512

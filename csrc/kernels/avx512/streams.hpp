@@ -1,0 +1,20 @@
+// Streams and samplers of the contract, sixteen lanes at a time.
+#pragma once
+
+#include "kernels/contract.hpp"
+
+namespace pppml::kernels::avx512 {
+
+void stream(const std::uint8_t* key, std::uint32_t selector, std::uint64_t block, std::uint64_t first,
+            std::size_t count, std::uint32_t* out);
+
+// q < 2^31
+void uniform(const PrimeTable<std::uint32_t>& prime, unsigned log_degree, const std::uint8_t* key,
+             std::uint32_t selector, std::uint64_t block, std::uint32_t* out);
+
+void gaussian(const GaussianTable& table, const std::uint8_t* key, Lane lane, std::uint64_t block, std::size_t count,
+              std::int32_t* out);
+
+void ternary(const std::uint8_t* key, Lane lane, std::uint64_t block, std::size_t count, std::int32_t* out);
+
+}  // namespace pppml::kernels::avx512

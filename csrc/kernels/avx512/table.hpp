@@ -1,0 +1,14 @@
+// The AVX-512 backend (F, BW, DQ, VL, VBMI): rings of 31-bit primes in 32-bit words. It declines wider words, which
+// take the scalar functions.
+#pragma once
+
+#include "kernels/contract.hpp"
+
+namespace pppml::kernels::avx512 {
+
+bool supported();
+
+template <class Word>
+const KernelTable<Word>& table();
+
+}  // namespace pppml::kernels::avx512

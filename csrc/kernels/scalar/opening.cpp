@@ -1,0 +1,64 @@
+#include "kernels/scalar/opening.hpp"
+
+#include <algorithm>
+
+#include "base/modular.hpp"
+
+namespace pppml::kernels::scalar {
+namespace {
+
+// Residues of one coefficient -> the integer in (-Q/2, Q/2).
+template <class Word>
+std::int64_t lift_centred(const RingTable<Word>& ring, Word r0, Word r1) {
+  const std::uint64_t q0 = ring.primes[0].modulus;
+  if (ring.prime_count == 1) return static_cast<std::int64_t>(r0) - static_cast<std::int64_t>(r0 > q0 / 2 ? q0 : 0);
+  // Garner: x = r0 + q0 * ((r1 - r0) / q0 mod q1); q0 < 2^31 and q0 * q1 < 2^62.
+  const PrimeTable<Word>& second = ring.primes[1];
+  const Word q1 = second.modulus;
+  const Word r0_mod_q1 = reduce_signed<Word>(static_cast<std::int64_t>(r0), q1, second.ratio, second.lift);
+  const Word digit = multiply_shoup(subtract_mod(r1, r0_mod_q1, q1), ring.garner, ring.garner_companion, q1);
+  const std::uint64_t product = q0 * static_cast<std::uint64_t>(q1);
+  const std::uint64_t x = static_cast<std::uint64_t>(r0) + q0 * static_cast<std::uint64_t>(digit);
+  return static_cast<std::int64_t>(x) - static_cast<std::int64_t>(x > product / 2 ? product : 0);
+}
+
+// Nearest multiple of delta, halves away from zero (delta is odd or the residual check refuses the tie).
+std::int64_t divide_rounded(std::int64_t value, std::int64_t delta) {
+  const std::int64_t half = delta / 2;
+  return (value + (value >= 0 ? half : -half)) / delta;
+}
+
+}  // namespace
+
+void report_residuals(OpenReport* report, std::uint64_t block, std::int64_t largest, double squares, double limit) {
+  report->largest_residual = std::max(report->largest_residual, largest);
+  if (squares > limit && !report->block_refused) {
+    report->block_refused = true;
+    report->worst_block = block;
+  }
+}
+
+template <class Word>
+void round_phases(const OpenRequest<Word>& request, std::size_t b, std::size_t length, const Word* rows,
+                  std::int64_t* out) {
+  const RingTable<Word>& ring = *request.ring;
+  std::int64_t largest = 0;
+  double squares = 0;
+  for (std::size_t k = 0; k < length; ++k) {
+    const Word second = ring.prime_count == 2 ? rows[ring.degree() + k] : Word{0};
+    const std::int64_t phase = lift_centred(ring, rows[k], second);
+    out[k] = divide_rounded(phase, request.delta);
+    const std::int64_t residual = phase - out[k] * request.delta;
+    largest = std::max(largest, residual < 0 ? -residual : residual);
+    squares += static_cast<double>(residual) * static_cast<double>(residual);
+  }
+  report_residuals(request.report, request.batch.first_block + b, largest, squares,
+                   residual_limit(request.variance, length));
+}
+
+template void round_phases(const OpenRequest<std::uint32_t>&, std::size_t, std::size_t, const std::uint32_t*,
+                           std::int64_t*);
+template void round_phases(const OpenRequest<std::uint64_t>&, std::size_t, std::size_t, const std::uint64_t*,
+                           std::int64_t*);
+
+}  // namespace pppml::kernels::scalar

@@ -1,0 +1,180 @@
+"""Every backend this machine runs gives the bits of `scalar`: primitives, all sets, all key modes, edge lengths."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+import pppml_fast as pf
+from pppml_fast import _native
+
+primitives = _native.primitives
+KEY = hashlib.sha256(b"backend key").digest()
+SEED = hashlib.sha256(b"backend seed").digest()
+TIE_KEY = hashlib.sha256(b"pppml tie search").digest()
+OTHERS = [name for name in _native.supported_backends() if name != "scalar"]
+SETS = ["p31", "p50", "p62", "compact"]
+
+
+def test_scalar_is_always_built() -> None:
+    assert "scalar" in _native.supported_backends()
+    assert set(_native.supported_backends()) <= set(_native.built_backends())
+
+
+def test_required_backends_run_here(request: pytest.FixtureRequest) -> None:
+    for name in request.config.getoption("--require-backend"):
+        assert name in _native.supported_backends(), f"backend {name} was required and does not run here"
+
+
+def test_an_unknown_backend_is_an_error_not_a_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PPPML_BACKEND", "abacus")
+    with pytest.raises(_native.RequirementError, match="'abacus' was not built"):
+        _native.choose_backend()
+    with pytest.raises(pf.ParameterError, match="'abacus' was not built"):
+        pf.CkksParams.preset("p31", parties=3, clip=1.0)
+    monkeypatch.setenv("PPPML_BACKEND", "scalar")
+    assert pf.CkksParams.preset("p31", parties=3, clip=1.0)._scheme.backend == "scalar"
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("log_degree", [6, 7, 8, 9, 11, 12, 13])
+@pytest.mark.parametrize("q", [2147389441, 2147377153, 2147352577, 1125899906826241])
+def test_transforms(backend: str, log_degree: int, q: int) -> None:
+    if (q - 1) % 2 ** (log_degree + 1) != 0:
+        with pytest.raises(_native.RequirementError):
+            primitives.uniform(q, log_degree, KEY, 0, 0, backend)
+        return
+    row = primitives.uniform(q, log_degree, KEY, 0, 0, "scalar")
+    for values in (row, np.zeros_like(row), np.full_like(row, q - 1)):
+        for inverse in (False, True):
+            expected = primitives.ntt(q, log_degree, values, inverse, "scalar")
+            assert np.array_equal(primitives.ntt(q, log_degree, values, inverse, backend), expected)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+def test_streams(backend: str) -> None:
+    for first, count in ((0, 1), (0, 255), (0, 256), (0, 257), (16, 2048), (5, 700), (2**36, 512), (48, 1000)):
+        expected = primitives.stream(KEY, 7, 2**33 + 1, first, count, "scalar")
+        assert np.array_equal(primitives.stream(KEY, 7, 2**33 + 1, first, count, backend), expected)
+    for q in (2147389441, 1125899906826241):
+        for block in range(200):  # some with rejected candidates
+            expected = primitives.uniform(q, 11, KEY, 1, block, "scalar")
+            assert np.array_equal(primitives.uniform(q, 11, KEY, 1, block, backend), expected)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("table", ["collective_error", "collective_secret", "error"])
+def test_gaussian(backend: str, table: str) -> None:
+    for count in (1, 100, 256, 2048, 4096):
+        for block in range(50):
+            expected = primitives.gaussian(table, KEY, 0, block, count, "scalar")
+            assert np.array_equal(primitives.gaussian(table, KEY, 0, block, count, backend), expected)
+    for block in (28101, 51834, 102882, 150887):  # known ties of collective_error (test_streams.py)
+        expected = primitives.gaussian(table, TIE_KEY, 0, block, 2048, "scalar")
+        assert np.array_equal(primitives.gaussian(table, TIE_KEY, 0, block, 2048, backend), expected)
+    assert np.array_equal(primitives.ternary(KEY, 2, 9, 4096, backend), primitives.ternary(KEY, 2, 9, 4096, "scalar"))
+
+
+def vectors(params: pf.CkksParams) -> list[list[np.ndarray]]:
+    """Lists of tensors: edge lengths, edge values, mixed dtypes split at odd places."""
+    block = params.block_weights
+    generator = np.random.default_rng(7)
+    lengths = [0, 1, 15, 17, block - 1, block, block + 1, 2 * block + 333]
+    tensors = [[generator.normal(0, 0.6, n).astype(np.float32)] for n in lengths]
+    flat = generator.normal(0, 0.6, block + 99)
+    edges = np.array([0.0, -0.0, params.clip, -params.clip, 3.0, -3.0, 1e-30, params.step / 2, 1.5 * params.step])
+    tensors.append([flat[:7].astype(np.float16), flat[7:1000].astype(np.float32), flat[1000:], edges])
+    tensors.append([np.tile(edges, 40).astype(np.float32)])
+    return tensors
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("keys", ["public", "secret", "collective"])
+@pytest.mark.parametrize("name", SETS)
+def test_cipher(backend: str, keys: str, name: str) -> None:
+    params = pf.CkksParams.preset(name, parties=3, clip=1.0, keys=keys, weights="public")
+    schemes = [_native.Scheme(params._checked, which) for which in ("scalar", backend)]
+    for tensors in vectors(params):
+        first, second = (run(params, scheme, tensors) for scheme in schemes)
+        assert first.keys() == second.keys()
+        for step, value in first.items():
+            assert np.array_equal(value, second[step]), step
+
+
+def run(params: pf.CkksParams, scheme: _native.Scheme, tensors: list[np.ndarray]) -> dict[str, object]:
+    """Everything a scheme computes from fixed streams, by name."""
+    length = sum(t.size for t in tensors)
+    blocks = params.block_count(length)
+    word = np.uint32 if scheme.word_bytes == 4 else np.uint64
+    results: dict[str, object] = {}
+    noise = _native.StreamKey.from_bytes(SEED)
+    secret = scheme.generate_secret(_native.StreamKey.from_bytes(KEY))
+    results["secret"] = secret.coefficients()
+    results["quantized"], results["clipped"] = scheme.quantize(tensors, 0.3)
+    c0 = np.zeros(scheme.words(length, True), word)
+    c1 = None
+    if params.keys == "public":
+        c1 = np.zeros(scheme.words(length, False), word)
+        pk0 = scheme.generate_public(secret, _native.StreamKey.from_bytes(KEY), KEY)
+        results["public key"] = pk0
+        scheme.encrypt_public(scheme.load_public(pk0, KEY), noise, tensors, 0.3, c0, c1)
+        results["c1"] = c1
+    else:
+        scheme.encrypt(secret, noise, KEY, tensors, 0.3, c0)
+        results["expanded"] = scheme.expand(length, KEY)
+    results["c0"] = c0
+    packed = scheme.pack(length, True, 0, blocks, c0)
+    results["packed"] = packed
+    unpacked = np.zeros_like(c0)
+    assert scheme.unpack(length, True, 0, blocks, packed, unpacked)
+    results["unpacked"] = unpacked
+    results["hop"] = scheme.hop(length, True, 0, blocks, packed, c0)
+    total = np.zeros_like(c0)
+    scheme.add(length, True, [c0, c0, unpacked], total)
+    results["sum"] = total
+    results["masked"] = scheme.mask(length, KEY, False, c0)
+    values, refused, largest = scheme.open(secret, length, 1, c0, c1, None if params.keys == "public" else KEY)
+    assert refused is None
+    assert np.array_equal(values, results["quantized"])
+    results["opened"], results["largest residual"] = values, largest
+    garbage = (c0 // 2).astype(word)
+    results["garbage"] = [
+        np.asarray(part if part is not None else -1)
+        for part in scheme.open(secret, length, 1, garbage, c1, None if params.keys == "public" else KEY)
+    ][0]
+    if params.keys == "collective":
+        results["tag"] = scheme.tag(length, KEY, c0)
+    return results
+
+
+@pytest.mark.parametrize("backend", ["scalar", *OTHERS])
+def test_unpacking_refuses_every_residue_that_is_not_below_its_prime(backend: str) -> None:
+    params = pf.CkksParams.preset("p31", parties=3, clip=1.0, keys="collective")
+    scheme = _native.Scheme(params._checked, backend)
+    length, q = 2048 + 150, params.primes[0]
+    for position in (0, 1, 15, 16, 2047, 2048, 2048 + 149):
+        words = np.zeros(length, np.uint32)
+        words[position] = q
+        packed = scheme.pack(length, True, 0, 2, words)
+        assert not scheme.unpack(length, True, 0, 2, packed, np.zeros(length, np.uint32))
+        assert scheme.hop(length, True, 0, 2, packed, np.zeros(length, np.uint32)) is None
+        words[position] = q - 1
+        assert scheme.unpack(length, True, 0, 2, scheme.pack(length, True, 0, 2, words), words)
+
+
+@pytest.mark.parametrize("backend", ["scalar", *OTHERS])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_the_first_value_that_is_not_finite_is_named(backend: str, bad: float) -> None:
+    params = pf.CkksParams.preset("p31", parties=3, clip=1.0, keys="collective")
+    scheme = _native.Scheme(params._checked, backend)
+    for dtype in (np.float32, np.float64, np.float16):
+        tensors = [np.zeros(100, np.float32), np.zeros(3000, dtype)]
+        tensors[1][[2500, 2999]] = bad
+        with pytest.raises(_native.NonFiniteError) as error:
+            scheme.quantize(tensors, 1.0)
+        assert error.value.index == 2600
+        out = np.ones(scheme.words(3100, True), np.uint32)
+        secret = scheme.generate_secret(_native.StreamKey.from_system())
+        with pytest.raises(_native.NonFiniteError):
+            scheme.encrypt(secret, _native.StreamKey.from_system(), KEY, tensors, 1.0, out)
+        assert not out.any()
