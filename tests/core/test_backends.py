@@ -138,10 +138,9 @@ def run(params: pf.CkksParams, scheme: _native.Scheme, tensors: list[np.ndarray]
     assert np.array_equal(values, results["quantized"])
     results["opened"], results["largest residual"] = values, largest
     garbage = (c0 // 2).astype(word)
-    results["garbage"] = [
-        np.asarray(part if part is not None else -1)
-        for part in scheme.open(secret, length, 1, garbage, c1, None if params.keys == "public" else KEY)
-    ][0]
+    seed = None if params.keys == "public" else KEY
+    values, refused, largest = scheme.open(secret, length, 1, garbage, c1, seed)
+    results |= {"garbage": values, "refused block": refused, "garbage residual": largest}
     if params.keys == "collective":
         results["tag"] = scheme.tag(length, KEY, c0)
     return results
