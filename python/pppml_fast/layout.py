@@ -101,10 +101,10 @@ class Layout:
         if len(self.tensors) != len(other.tensors):
             longer = self.tensors if len(self.tensors) > len(other.tensors) else other.tensors
             first = longer[min(len(self.tensors), len(other.tensors))]
-            owner = "expected model" if longer is self.tensors else whose
+            owner = "the expected model" if longer is self.tensors else whose
             raise LayoutMismatchError(
                 f"tensor count differs: expected {len(self.tensors)}, {whose} has {len(other.tensors)}; "
-                f"the first tensor only in the {owner} is {first}"
+                f"the first tensor only in {owner} is {first}"
             )
 
     def views(self, arrays: Mapping[str, Any]) -> list[NDArray[Any]]:
