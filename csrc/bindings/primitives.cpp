@@ -1,6 +1,7 @@
 // The kernels' primitives, for the tests' oracle and for benchmarks.
 #include <pybind11/stl.h>
 
+#include "base/parallel.hpp"
 #include "bindings/arrays.hpp"
 #include "bindings/register.hpp"
 #include "kernels/gaussian_tables.hpp"
@@ -95,6 +96,8 @@ Small ternary(const py::bytes& key, std::uint32_t lane, std::uint64_t block, std
 void register_primitives(py::module_& module) {
   module.def("built_backends", &kernels::built_backends);
   module.def("supported_backends", &kernels::supported_backends);
+  module.def("thread_count", &thread_count);
+  module.def("set_thread_count", &set_thread_count, py::arg("count"));
   module.def("choose_backend", &kernels::choose_backend, py::arg("name") = "");
 
   py::module_ primitives = module.def_submodule("primitives", "Kernel primitives for tests and benchmarks.");

@@ -54,22 +54,30 @@ void add(const Scheme& scheme, std::uint64_t length, bool cut, const py::list& i
   scheme.add(extent, pointers.data(), pointers.size(), target);
 }
 
+// `out` is an int64, float32 or float64 array of `length` values; it is zeroed again when a block is refused.
 py::tuple open(const Scheme& scheme, const ckks::SecretKey& secret, std::uint64_t length, std::uint64_t terms,
-               const py::array& c0, const py::object& c1, const py::object& public_seed) {
+               const py::array& c0, const py::object& c1, const py::object& public_seed, py::array out) {
   const void* second = c1.is_none() ? nullptr : polynomial(scheme, c1.cast<py::array>(), {length, false}, "c1");
   const std::uint8_t* expansion = nullptr;
   if (second == nullptr) expansion = key_bytes(public_seed.cast<py::bytes>(), "public seed");
   const void* first = polynomial(scheme, c0, {length, true}, "c0");
-  SecretBuffer<std::int64_t> coefficients(scheme.words({length, true}) / scheme.parameters().primes().size());
-  Integers values(static_cast<py::ssize_t>(length));
-  std::int64_t* out = values.mutable_data();
+  require(out.ndim() == 1 && static_cast<std::uint64_t>(out.size()) == length && out.writeable() &&
+              (out.flags() & py::array::c_style) != 0,
+          "out must be a contiguous writeable array of ", length, " values");
+  ckks::Opened target;
+  if (out.dtype().equal(py::dtype::of<std::int64_t>()))
+    target.integers = static_cast<std::int64_t*>(out.mutable_data());
+  if (out.dtype().equal(py::dtype::of<float>())) target.singles = static_cast<float*>(out.mutable_data());
+  if (out.dtype().equal(py::dtype::of<double>())) target.doubles = static_cast<double*>(out.mutable_data());
+  require(target.integers != nullptr || target.singles != nullptr || target.doubles != nullptr,
+          "out must be int64, float32 or float64");
   kernels::OpenReport report;
   {
     py::gil_scoped_release unlocked;
-    report = scheme.open(secret, length, terms, first, second, expansion, coefficients.data());
-    scheme.unpack_values(coefficients.data(), length, out);
+    report = scheme.open(secret, length, terms, first, second, expansion, target);
   }
-  return py::make_tuple(values, report.block_refused ? py::object(py::int_(report.worst_block)) : py::none(),
+  if (report.block_refused) std::memset(out.mutable_data(), 0, static_cast<std::size_t>(out.nbytes()));
+  return py::make_tuple(report.block_refused ? py::object(py::int_(report.worst_block)) : py::none(),
                         report.largest_residual);
 }
 

@@ -53,6 +53,14 @@ kernels::Batch Scheme::batch(const Extent& extent, std::uint64_t start, std::uin
   return {start, static_cast<std::size_t>(stop - start), static_cast<std::size_t>(last)};
 }
 
+kernels::Batch Scheme::all_blocks(const Extent& extent) const {
+  return batch(extent, 0, parameters_.block_count(extent.length));
+}
+
+std::size_t Scheme::packed_block_bytes() const {
+  return packed_bytes({2 * parameters_.block_weights(), false}, 0, 1);
+}
+
 std::size_t Scheme::packed_bytes(const Extent& extent, std::uint64_t start, std::uint64_t stop) const {
   const kernels::Batch range = batch(extent, start, stop);
   if (range.blocks == 0) return 0;
@@ -82,28 +90,31 @@ kernels::Codec Scheme::codec(double weight) const {
   return codec;
 }
 
-void Scheme::unpack_values(const std::int64_t* coefficients, std::uint64_t length, std::int64_t* values) const {
+void Scheme::unpack_values(const std::int64_t* coefficients, const kernels::Batch& batch, std::size_t count,
+                           std::int64_t* values) const {
   const unsigned per_coefficient = parameters_.values_per_coefficient();
   const std::int64_t base = parameters_.headroom().base;
   const std::int64_t half = parameters_.headroom().sum_bound;
-  const std::uint64_t degree = parameters_.ring_dimension();
-  for (std::uint64_t start = 0; start < length; start += degree * per_coefficient) {
-    const std::uint64_t left = std::min(length - start, degree * per_coefficient);
-    const bool last = start + left == length;
-    const std::uint64_t row = last ? parameters_.last_row_length(length) : degree;
-    for (std::uint64_t k = 0; k < row; ++k) {
-      std::int64_t rest = *coefficients++;
+  for (std::size_t b = 0; b < batch.blocks; ++b) {
+    const std::size_t row = b + 1 == batch.blocks ? batch.last_length : parameters_.ring_dimension();
+    const std::size_t left = std::min<std::size_t>(count, parameters_.block_weights());
+    for (std::size_t k = 0; k < row; ++k) {
+      std::int64_t rest = coefficients[k];
       for (unsigned t = 0; t < per_coefficient; ++t) {
-        // Centred remainder: base = 2 * half + 1, so the digits lie in [-half, half].
-        std::int64_t digit = t + 1 == per_coefficient ? rest : rest % base;
-        if (t + 1 != per_coefficient) {
+        std::int64_t digit = rest;
+        if (t + 1 < per_coefficient) {
+          // Centred remainder: base = 2 * half + 1, so the digits lie in [-half, half].
+          digit = rest % base;
           digit += digit < -half ? base : 0;
           digit -= digit > half ? base : 0;
           rest = (rest - digit) / base;
         }
-        if (t * row + k < left) values[start + t * row + k] = digit;
+        if (t * row + k < left) values[t * row + k] = digit;
       }
     }
+    coefficients += row;
+    values += left;
+    count -= left;
   }
 }
 

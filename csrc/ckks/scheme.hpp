@@ -41,6 +41,13 @@ struct Extent {
   bool cut;              // whether the polynomial's last block is cut
 };
 
+// Where an opened sum goes: exactly one pointer is set. Floats are (double)value * step, rounded to their type.
+struct Opened {
+  std::int64_t* integers = nullptr;
+  float* singles = nullptr;
+  double* doubles = nullptr;
+};
+
 class Scheme {
  public:
   // backend: a name for kernels::choose_backend.
@@ -81,9 +88,10 @@ class Scheme {
   // out = in +- R, R uniform per residue, from a seed.
   virtual void mask(const Extent& extent, const std::uint8_t* seed, bool subtract, const void* in, void* out) const = 0;
 
-  // Message coefficients of a sum of `terms` encryptions; c1 null means a_j from `public_seed`.
+  // The `length` quantised values of a sum of `terms` encryptions, as integers or restored to weights; c1 null means
+  // a_j from `public_seed`. What it wrote must not be released when the report refuses a block.
   virtual kernels::OpenReport open(const SecretKey& secret, std::uint64_t length, std::uint64_t terms, const void* c0,
-                                   const void* c1, const std::uint8_t* public_seed, std::int64_t* out) const = 0;
+                                   const void* c1, const std::uint8_t* public_seed, const Opened& out) const = 0;
 
   // Wire form of blocks [start, stop). unpack and hop return false on a residue that is not below its prime.
   virtual void pack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const void* in,
@@ -96,13 +104,16 @@ class Scheme {
   // 2 * L * N words of the sum check's tags, zero on entry.
   virtual void tag(const Extent& extent, const std::uint8_t* key, const void* in, void* tags) const = 0;
 
-  // `length` quantised values out of the message coefficients of all blocks.
-  void unpack_values(const std::int64_t* coefficients, std::uint64_t length, std::int64_t* values) const;
-
  protected:
   Scheme(const Parameters& parameters, std::string backend) : parameters_(parameters), backend_(std::move(backend)) {}
   std::uint64_t last_row(const Extent& extent) const;
   kernels::Batch batch(const Extent& extent, std::uint64_t start, std::uint64_t stop) const;
+  kernels::Batch all_blocks(const Extent& extent) const;
+  // Bytes on the wire of one full block.
+  std::size_t packed_block_bytes() const;
+  // The first `count` values in the message coefficients of a batch.
+  void unpack_values(const std::int64_t* coefficients, const kernels::Batch& batch, std::size_t count,
+                     std::int64_t* values) const;
   kernels::Codec codec(double weight) const;
 
  private:

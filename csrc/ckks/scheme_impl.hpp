@@ -1,4 +1,4 @@
-// Scheme for one word width. Included by scheme.cpp and scheme_impl.cpp only.
+// Scheme for one word width. Included by scheme.cpp, scheme_keys.cpp and scheme_blocks.cpp only.
 #pragma once
 
 #include <memory>
@@ -47,7 +47,7 @@ class SchemeImpl final : public Scheme {
   void expand(std::uint64_t length, const std::uint8_t* public_seed, void* out) const override;
   void mask(const Extent& extent, const std::uint8_t* seed, bool subtract, const void* in, void* out) const override;
   kernels::OpenReport open(const SecretKey& secret, std::uint64_t length, std::uint64_t terms, const void* c0,
-                           const void* c1, const std::uint8_t* public_seed, std::int64_t* out) const override;
+                           const void* c1, const std::uint8_t* public_seed, const Opened& out) const override;
   void pack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const void* in,
             std::uint8_t* out) const override;
   bool unpack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* in,
@@ -66,8 +66,12 @@ class SchemeImpl final : public Scheme {
   void complete(ring::NttFactor<Word>& factor) const;
   // row l of a small integer polynomial, in NTT form
   void transform_small(const std::int64_t* coefficients, std::size_t l, Word* row) const;
-  kernels::MessageRequest<Word> message(const kernels::Codec& codec, const kernels::TensorList& tensors,
-                                        std::uint64_t length, void* out, kernels::QuantizeReport* report) const;
+  // row l of block `block` of a public expansion
+  void uniform(const std::uint8_t* key, std::size_t l, std::uint64_t block, Word* row) const {
+    kernels_.uniform(ring_.table().primes[l], ring_.table().log_degree, key, static_cast<std::uint32_t>(l), block, row);
+  }
+  // values [first, first + count) of the opened vector into whatever `out` asks for
+  void restore(const std::int64_t* values, std::size_t count, std::size_t first, const Opened& out) const;
 
   ring::Ring<Word> ring_;
   const kernels::KernelTable<Word>& kernels_;

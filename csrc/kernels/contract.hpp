@@ -130,8 +130,8 @@ struct QuantizeReport {
 
 // --- fused operations -------------------------------------------------------------------------------------------
 
-// A polynomial held in NTT form as a constant factor: L rows of values and of Shoup companions. The values carry N^-1, so
-// that the inverse transform that follows every product need not scale.
+// A polynomial held in NTT form as a constant factor: L rows of values and of Shoup companions. The values carry N^-1,
+// so that the inverse transform that follows every product need not scale.
 template <class Word>
 struct Multiplier {
   const Word* values;
@@ -249,6 +249,8 @@ struct KernelTable {
   // values [first, first + count) of the tensors' flat vector
   void (*quantize)(const Codec&, const TensorList&, std::size_t first, std::size_t count, std::int64_t* out,
                    QuantizeReport*);
+  // out[i] = (float)((double)values[i] * step)
+  void (*restore)(const std::int64_t* values, std::size_t count, double step, float* out);
   // a row of residues <-> ceil(count * bits / 8) bytes, little-endian bit order; unpack returns false on a
   // residue >= q or on non-zero padding bits
   void (*pack_row)(const PrimeTable<Word>&, const Word* in, std::size_t count, std::uint8_t* out);

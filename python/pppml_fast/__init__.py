@@ -32,6 +32,7 @@ from pppml_fast.errors import (
 from pppml_fast.layout import Layout, TensorSpec
 from pppml_fast.params import PRESETS, CkksParams
 from pppml_fast.quantize import count_clipped, dequantize, quantize
+from pppml_fast.threads import get_num_threads, set_num_threads
 
 __all__ = [
     "PRESETS",
@@ -58,8 +59,10 @@ __all__ = [
     "add",
     "count_clipped",
     "dequantize",
+    "get_num_threads",
     "keygen",
     "quantize",
+    "set_num_threads",
     "sum_check_tag",
     "sum_check_verify",
 ]

@@ -133,14 +133,19 @@ def run(params: pf.CkksParams, scheme: _native.Scheme, tensors: list[np.ndarray]
     scheme.add(length, True, [c0, c0, unpacked], total)
     results["sum"] = total
     results["masked"] = scheme.mask(length, KEY, False, c0)
-    values, refused, largest = scheme.open(secret, length, 1, c0, c1, None if params.keys == "public" else KEY)
-    assert refused is None
-    assert np.array_equal(values, results["quantized"])
-    results["opened"], results["largest residual"] = values, largest
-    garbage = (c0 // 2).astype(word)
     seed = None if params.keys == "public" else KEY
-    values, refused, largest = scheme.open(secret, length, 1, garbage, c1, seed)
-    results |= {"garbage": values, "refused block": refused, "garbage residual": largest}
+    for dtype in (np.int64, np.float32, np.float64):
+        opened = np.ones(length, dtype)
+        refused, largest = scheme.open(secret, length, 1, c0, c1, seed, opened)
+        assert refused is None
+        restored = np.asarray(results["quantized"]) * (params.step if dtype != np.int64 else 1)
+        assert np.array_equal(opened, restored.astype(dtype))
+        results[f"opened as {dtype.__name__}"], results["largest residual"] = opened, largest
+    garbage = (c0 // 2).astype(word)
+    released = np.ones(length, np.int64)
+    refused, largest = scheme.open(secret, length, 1, garbage, c1, seed, released)
+    assert refused is None or not released.any()
+    results |= {"refused block": refused, "garbage residual": largest}
     if params.keys == "collective":
         results["tag"] = scheme.tag(length, KEY, c0)
     return results

@@ -88,6 +88,15 @@ void quantize32(const Codec& codec, const TensorList& tensors, std::size_t first
   std::fill(out + written, out + count, 0);
 }
 
+void restore(const std::int64_t* values, std::size_t count, double step, float* out) {
+  const __m512d factor = _mm512_set1_pd(step);
+  for (std::size_t i = 0; i < count; i += 8) {
+    const auto lanes = static_cast<__mmask8>((1u << std::min<std::size_t>(count - i, 8)) - 1);
+    const __m512d value = _mm512_cvtepi64_pd(_mm512_maskz_loadu_epi64(lanes, values + i));
+    _mm256_mask_storeu_ps(out + i, lanes, _mm512_cvtpd_ps(_mm512_mul_pd(value, factor)));
+  }
+}
+
 // Two residues make one 62-bit item per 64-bit lane; lane j of the output takes the low bits of item j from bit 2 j on
 // and fills up with the next item.
 void pack_row(const PrimeTable<std::uint32_t>& prime, const std::uint32_t* in, std::size_t count, std::uint8_t* out) {

@@ -9,6 +9,8 @@ namespace pppml::kernels::avx512 {
 void quantize32(const Codec& codec, const TensorList& tensors, std::size_t first, std::size_t count, std::int32_t* out,
                 QuantizeReport* report);
 
+void restore(const std::int64_t* values, std::size_t count, double step, float* out);
+
 void pack_row(const PrimeTable<std::uint32_t>& prime, const std::uint32_t* in, std::size_t count, std::uint8_t* out);
 
 bool unpack_row(const PrimeTable<std::uint32_t>& prime, const std::uint8_t* in, std::size_t count, std::uint32_t* out);

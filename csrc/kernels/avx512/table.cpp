@@ -309,6 +309,7 @@ KernelTable<Word> make_table() {
   t.uniform = uniform;
   t.gaussian = gaussian;
   t.ternary = ternary;
+  t.restore = restore;
   t.pack_row = pack_row;
   t.unpack_row = unpack_row;
   t.make_pads = make_pads;

@@ -75,6 +75,10 @@ void quantize(const Codec& codec, const TensorList& tensors, std::size_t first, 
   }
 }
 
+void restore(const std::int64_t* values, std::size_t count, double step, float* out) {
+  for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<float>(static_cast<double>(values[i]) * step);
+}
+
 template <class Word>
 void pack_row(const PrimeTable<Word>& prime, const Word* in, std::size_t count, std::uint8_t* out) {
   Uint128 pending = 0;  // fewer than 8 leftover bits and one residue of at most 60

@@ -223,6 +223,7 @@ constexpr KernelTable<Word> make_table() {
   t.gaussian = gaussian;
   t.ternary = ternary;
   t.quantize = quantize;
+  t.restore = restore;
   t.pack_row = pack_row<Word>;
   t.unpack_row = unpack_row<Word>;
   t.make_pads = make_pads<Word>;
