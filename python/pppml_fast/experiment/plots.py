@@ -91,6 +91,8 @@ def dice_by_steps(result: RunResult) -> bytes:
 
 def training_curves(result: RunResult) -> bytes:
     """Lines: mean training loss per round and track (first seed)."""
+    from matplotlib.ticker import MaxNLocator
+
     figure = _figure(8.0, 2.8)
     axes = figure.subplots()
     seed = result.rounds[0]["seed"] if result.rounds else 0
@@ -102,7 +104,7 @@ def training_curves(result: RunResult) -> bytes:
             color=_COLOURS[track],
             label=METHOD_TITLES[track],
         )
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("round")
     axes.set_ylabel("training loss")
     axes.grid(alpha=0.3)
