@@ -81,10 +81,12 @@ ALLOWED = {
     "aggregation": {"core", "transport"},
     "learning": {"core", "aggregation", "transport"},
     "imaging": {"core", "aggregation", "transport", "learning"},
+    "bench": {"core", "aggregation", "transport"},
     "attacks": {"core", "aggregation", "transport", "learning"},
     "integrations": {"core", "aggregation", "transport", "learning"},
 }
 ALLOWED["experiment"] = set(ALLOWED)
+ALLOWED["bench"] = {"core"}  # beside experiment
 ALLOWED["cli"] = set(ALLOWED)
 CORE_FOLDERS = ("cipher",)
 NETWORK_FREE_TRANSPORT = {"pppml_fast.transport", "pppml_fast.transport.base", "pppml_fast.transport.in_process"}
@@ -132,7 +134,7 @@ def imports_of(path: Path, at_run_time: bool = False) -> Iterator[str]:
 def test_the_packages_are_all_known() -> None:
     folders = {path.relative_to(PACKAGE).parts[0] for path in python_files() if path.parent != PACKAGE}
     assert folders <= {*ALLOWED, *CORE_FOLDERS} - {"core"}
-    assert {"aggregation", "transport", "learning", "imaging", "experiment", "cli", "cipher"} <= folders
+    assert {"aggregation", "transport", "learning", "imaging", "experiment", "bench", "cli", "cipher"} <= folders
 
 
 def test_python_imports_only_from_below() -> None:

@@ -8,7 +8,10 @@
 #include <type_traits>
 #include <utility>
 
+#include "base/isa.hpp"
+
 namespace pppml {
+PPPML_ISA_BEGIN
 
 // Overwrites memory in a way the compiler may not remove, although nobody reads it again.
 inline void wipe(void* data, std::size_t bytes) {
@@ -70,4 +73,5 @@ using Buffer = BasicBuffer<T, false>;
 template <class T>
 using SecretBuffer = BasicBuffer<T, true>;
 
+PPPML_ISA_END
 }  // namespace pppml

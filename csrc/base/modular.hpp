@@ -11,7 +11,10 @@
 #define PPPML_HD inline
 #endif
 
+#include "base/isa.hpp"
+
 namespace pppml {
+PPPML_ISA_BEGIN
 
 __extension__ typedef unsigned __int128 Uint128;
 __extension__ typedef __int128 Int128;
@@ -101,4 +104,5 @@ PPPML_HD Word reduce_signed(std::int64_t value, Word q, std::uint64_t ratio, std
   return static_cast<Word>(reduce_once<std::uint64_t>(remainder, q));
 }
 
+PPPML_ISA_END
 }  // namespace pppml

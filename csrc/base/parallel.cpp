@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <exception>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -49,8 +50,15 @@ void parallel_for(std::size_t count, std::size_t grain, const std::function<void
     }
   };
   std::vector<std::thread> helpers;
-  for (std::size_t part = 1; part < parts; ++part) helpers.emplace_back(run, part);
+  helpers.reserve(parts);
+  std::size_t started = 1;
+  try {
+    for (; started < parts; ++started) helpers.emplace_back(run, started);
+  } catch (const std::system_error&) {
+    // The system has no thread to give: the parts without one are done here.
+  }
   run(0);
+  for (std::size_t part = started; part < parts; ++part) run(part);
   for (std::thread& helper : helpers) helper.join();
   for (const std::exception_ptr& failure : failures) {
     if (failure) std::rethrow_exception(failure);

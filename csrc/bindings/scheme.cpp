@@ -72,11 +72,18 @@ py::tuple open(const Scheme& scheme, const ckks::SecretKey& secret, std::uint64_
   require(target.integers != nullptr || target.singles != nullptr || target.doubles != nullptr,
           "out must be int64, float32 or float64");
   kernels::OpenReport report;
+  void* released = out.mutable_data();
+  const auto bytes = static_cast<std::size_t>(out.nbytes());
   {
     py::gil_scoped_release unlocked;
-    report = scheme.open(secret, length, terms, first, second, expansion, target);
+    try {
+      report = scheme.open(secret, length, terms, first, second, expansion, target);
+    } catch (...) {
+      std::memset(released, 0, bytes);
+      throw;
+    }
+    if (report.block_refused) std::memset(released, 0, bytes);
   }
-  if (report.block_refused) std::memset(out.mutable_data(), 0, static_cast<std::size_t>(out.nbytes()));
   return py::make_tuple(report.block_refused ? py::object(py::int_(report.worst_block)) : py::none(),
                         report.largest_residual);
 }
@@ -95,6 +102,7 @@ py::bytes pack(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64
 const std::uint8_t* packed_in(const Scheme& scheme, const py::buffer_info& info, const Extent& extent,
                               std::uint64_t start, std::uint64_t stop) {
   const std::size_t expected = scheme.packed_bytes(extent, start, stop);
+  require(info.ndim == 1 && info.strides[0] == info.itemsize, "packed blocks must be contiguous bytes");
   require(static_cast<std::size_t>(info.size * info.itemsize) == expected, "blocks ", start, " .. ", stop, " take ",
           expected, " bytes; got ", info.size * info.itemsize);
   return static_cast<const std::uint8_t*>(info.ptr);

@@ -12,19 +12,22 @@ constexpr double kSubGaussianDeviations = 15.45;
 // Quantised values are made in float64 at most, where integers stay exact below 2^53.
 constexpr std::int64_t kLargestMagnitude = std::int64_t{1} << 52;
 
-std::int64_t sum_bound(WeightPolicy policy, std::uint64_t parties, std::int64_t magnitude) {
-  const auto n = static_cast<std::int64_t>(parties);
+// Wide enough for 2^20 parties at the largest magnitude.
+Int128 sum_bound(WeightPolicy policy, std::uint64_t parties, std::int64_t magnitude) {
+  const auto n = static_cast<Int128>(parties);
   if (policy == WeightPolicy::kFree) return n * magnitude;
-  return magnitude + (magnitude >> 20) + n / 2 + 2;
+  return static_cast<Int128>(magnitude) + (magnitude >> 20) + n / 2 + 2;
 }
 
 // (base^k - 1) / 2 * delta + noise < Q / 2, in integers: (base^k - 1) * delta + 2 * noise < Q
-bool fits(const Headroom& h, std::uint64_t modulus, unsigned values_per_coefficient) {
+bool fits(const Headroom& h, Int128 bound, std::uint64_t modulus, unsigned values_per_coefficient) {
+  const Uint128 base = 2 * static_cast<Uint128>(bound) + 1;
   Uint128 reach = 1;
   for (unsigned t = 0; t < values_per_coefficient; ++t) {
-    reach *= static_cast<std::uint64_t>(h.base);
-    if (reach > modulus) return false;
+    if (base > modulus || reach > modulus) return false;
+    reach *= base;
   }
+  if (reach > modulus) return false;
   return (reach - 1) * static_cast<std::uint64_t>(h.delta) + 2 * static_cast<std::uint64_t>(h.noise_bound) < modulus;
 }
 
@@ -59,23 +62,21 @@ Headroom headroom(KeyMode mode, WeightPolicy policy, std::uint64_t ring_dimensio
   Headroom h{};
   h.noise_bound = noise_bound(mode, ring_dimension, parties);
   h.delta = 2 * h.noise_bound + 1;
-  const auto with = [&](std::int64_t magnitude) {
-    Headroom candidate = h;
-    candidate.max_magnitude = magnitude;
-    candidate.sum_bound = sum_bound(policy, parties, magnitude);
-    candidate.base = 2 * candidate.sum_bound + 1;
-    return candidate;
-  };
   std::int64_t low = 0, high = kLargestMagnitude;
   while (low < high) {
     const std::int64_t middle = low + (high - low + 1) / 2;
-    if (fits(with(middle), modulus, values_per_coefficient)) {
+    if (fits(h, sum_bound(policy, parties, middle), modulus, values_per_coefficient)) {
       low = middle;
     } else {
       high = middle - 1;
     }
   }
-  return with(low);
+  // What fits stays below Q < 2^62. Where not even zero does, the caller refuses the set by its magnitude.
+  const Int128 bound = sum_bound(policy, parties, low);
+  h.max_magnitude = low;
+  h.sum_bound = static_cast<std::int64_t>(bound);
+  h.base = static_cast<std::int64_t>(2 * bound + 1);
+  return h;
 }
 
 }  // namespace pppml::ckks

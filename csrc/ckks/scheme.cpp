@@ -23,9 +23,14 @@ double bounded_multiplier(double clip, double multiplier, std::int64_t largest) 
 
 }  // namespace
 
+const SecretBuffer<std::int64_t>& SecretKey::coefficients() const {
+  owner_.check();
+  return coefficients_;
+}
+
 double SecretKey::squared_norm() const {
   double sum = 0;
-  for (std::int64_t c : coefficients_) sum += static_cast<double>(c) * static_cast<double>(c);
+  for (std::int64_t c : coefficients()) sum += static_cast<double>(c) * static_cast<double>(c);
   return sum;
 }
 

@@ -18,15 +18,18 @@ namespace pppml::ckks {
 class SecretKey {
  public:
   virtual ~SecretKey() = default;
-  const SecretBuffer<std::int64_t>& coefficients() const { return coefficients_; }
+  // Throws RequirementError in a forked child, like ring::StreamKey::data.
+  const SecretBuffer<std::int64_t>& coefficients() const;
   // Squared Euclidean norm.
   double squared_norm() const;
 
  protected:
   explicit SecretKey(SecretBuffer<std::int64_t> coefficients) : coefficients_(std::move(coefficients)) {}
+  void check_process() const { owner_.check(); }
 
  private:
   SecretBuffer<std::int64_t> coefficients_;
+  ring::OwnerProcess owner_;
 };
 
 // (pk0, pk1) = (-a s + e, a) in NTT form, a expanded from a public seed.

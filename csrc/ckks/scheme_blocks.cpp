@@ -78,14 +78,14 @@ template <class Word>
 QuantizeReport SchemeImpl<Word>::encrypt(const SecretKey& secret, const ring::StreamKey& private_seed,
                                          const std::uint8_t* public_seed, const kernels::TensorList& tensors,
                                          std::uint64_t length, double weight, void* c0) const {
-  const auto& key = dynamic_cast<const SecretKeyImpl<Word>&>(secret);
+  const auto& factor = SecretKeyImpl<Word>::factor_of(secret, ring_.block_words());
   const kernels::Codec codec = this->codec(weight);
   const std::uint8_t* private_key = private_seed.data();
   Reports reports;
   over_blocks(all_blocks({length, true}), ring_.degree(), [&](const Batch& part, std::size_t begin) {
     QuantizeReport report;
     Word* out = static_cast<Word*>(c0) + begin * ring_.block_words();
-    kernels_.encrypt({&ring_.table(), part, key.factor.view(), public_seed, private_key, &error_table(), out},
+    kernels_.encrypt({&ring_.table(), part, factor.view(), public_seed, private_key, &error_table(), out},
                      {&ring_.table(), part, &codec, tensors, out, &report});
     reports.merge(report);
   });
@@ -99,6 +99,7 @@ QuantizeReport SchemeImpl<Word>::encrypt_public(const PublicKey& key, const ring
                                                 const kernels::TensorList& tensors, std::uint64_t length, double weight,
                                                 void* c0, void* c1) const {
   const auto& pk = dynamic_cast<const PublicKeyImpl<Word>&>(key);
+  require(pk.factor0.values.size() == ring_.block_words(), "the public key belongs to another ring");
   const kernels::Codec codec = this->codec(weight);
   const std::uint8_t* private_key = private_seed.data();
   Reports reports;
@@ -169,7 +170,7 @@ void SchemeImpl<Word>::mask(const Extent& extent, const std::uint8_t* seed, bool
 template <class Word>
 OpenReport SchemeImpl<Word>::open(const SecretKey& secret, std::uint64_t length, std::uint64_t terms, const void* c0,
                                   const void* c1, const std::uint8_t* public_seed, const Opened& out) const {
-  const auto& key = dynamic_cast<const SecretKeyImpl<Word>&>(secret);
+  const auto& factor = SecretKeyImpl<Word>::factor_of(secret, ring_.block_words());
   const KeyMode mode = parameters().keys();
   const double variance = noise_variance(mode, parameters().ring_dimension()) * static_cast<double>(terms) *
                           (mode == KeyMode::kPublic ? kPublicResidualMargin : 1);
@@ -183,7 +184,7 @@ OpenReport SchemeImpl<Word>::open(const SecretKey& secret, std::uint64_t length,
       const Batch few{part.first_block + b, stop - b, stop == part.blocks ? part.last_length : ring_.degree()};
       const std::size_t offset = (begin + b) * ring_.block_words();
       kernels_.open({&ring_.table(), few, static_cast<const Word*>(c0) + offset,
-                     c1 == nullptr ? nullptr : static_cast<const Word*>(c1) + offset, public_seed, key.factor.view(),
+                     c1 == nullptr ? nullptr : static_cast<const Word*>(c1) + offset, public_seed, factor.view(),
                      parameters().headroom().delta, variance, coefficients.data(), &report});
       const std::size_t first = (begin + b) * block_weights;
       const std::size_t count = std::min<std::size_t>(few.blocks * block_weights, length - first);

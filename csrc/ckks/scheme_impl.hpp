@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "base/check.hpp"
 #include "ckks/scheme.hpp"
 #include "ring/ring.hpp"
 
@@ -14,6 +15,16 @@ class SecretKeyImpl final : public SecretKey {
  public:
   SecretKeyImpl(SecretBuffer<std::int64_t> coefficients, std::size_t words)
       : SecretKey(std::move(coefficients)), factor(words) {}
+
+  // The secret as a factor in the ring of `words` words per block; throws RequirementError for a key of another ring,
+  // and in a forked child.
+  static const ring::NttFactor<Word>& factor_of(const SecretKey& key, std::size_t words) {
+    const auto* own = dynamic_cast<const SecretKeyImpl*>(&key);
+    require(own != nullptr && own->factor.values.size() == words, "the secret key belongs to another ring");
+    own->check_process();
+    return own->factor;
+  }
+
   ring::NttFactor<Word> factor;
 };
 

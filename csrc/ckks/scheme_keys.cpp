@@ -106,7 +106,7 @@ std::unique_ptr<SecretKey> SchemeImpl<Word>::secret_from_coefficients(const std:
 template <class Word>
 void SchemeImpl<Word>::generate_public(const SecretKey& secret, const ring::StreamKey& error, const std::uint8_t* seed,
                                        void* pk0) const {
-  const auto& key = dynamic_cast<const SecretKeyImpl<Word>&>(secret);
+  const auto& factor = SecretKeyImpl<Word>::factor_of(secret, ring_.block_words());
   const std::size_t degree = ring_.degree();
   SecretBuffer<std::int32_t> draw(degree);
   SecretBuffer<std::int64_t> noise(degree);
@@ -131,7 +131,7 @@ void SchemeImpl<Word>::generate_public(const SecretKey& secret, const ring::Stre
       // The factor carries N^-1; the public side gives the N back.
       const std::size_t at = l * degree + k;
       const Word scaled = multiply_mod(uniform[k], static_cast<Word>(degree), prime.modulus);
-      const Word product = multiply_shoup(scaled, key.factor.values[at], key.factor.companions[at], prime.modulus);
+      const Word product = multiply_shoup(scaled, factor.values[at], factor.companions[at], prime.modulus);
       row[k] = subtract_mod(row[k], product, prime.modulus);
     }
   }

@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/isa.hpp"
+
 namespace pppml::kernels {
 
 // --- rings -----------------------------------------------------------------------------------------------------
@@ -50,6 +52,8 @@ struct Batch {
   std::size_t last_length;  // coefficients per row in the last block of the batch, 1 .. N
 };
 
+PPPML_ISA_BEGIN
+
 // Words from the start of a batch to its block b.
 template <class Word>
 std::size_t block_offset(const RingTable<Word>& ring, std::size_t b) {
@@ -61,6 +65,8 @@ template <class Word>
 std::size_t row_length(const RingTable<Word>& ring, const Batch& batch, std::size_t b) {
   return b + 1 == batch.blocks ? batch.last_length : ring.degree();
 }
+
+PPPML_ISA_END
 
 // --- random streams -------------------------------------------------------------------------------------------
 

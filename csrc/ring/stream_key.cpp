@@ -10,7 +10,14 @@
 
 namespace pppml::ring {
 
-StreamKey::StreamKey() : bytes_(kernels::kStreamKeyBytes), process_(getpid()) {}
+OwnerProcess::OwnerProcess() : id_(getpid()) {}
+
+void OwnerProcess::check() const {
+  require(id_ == getpid(), "a key made in process ", id_, " was used in its fork ", getpid(),
+          ": both would draw the same randomness; make the key after the fork");
+}
+
+StreamKey::StreamKey() : bytes_(kernels::kStreamKeyBytes) {}
 
 StreamKey StreamKey::from_system() {
   StreamKey key;
@@ -31,8 +38,7 @@ StreamKey StreamKey::from_bytes(const std::uint8_t* bytes) {
 }
 
 const std::uint8_t* StreamKey::data() const {
-  require(process_ == getpid(), "a key made in process ", process_, " was used in its fork ", getpid(),
-          ": both would draw the same randomness; make the key after the fork");
+  owner_.check();
   return bytes_.data();
 }
 

@@ -8,6 +8,17 @@
 
 namespace pppml::ring {
 
+// Remembers which process made a secret. A fork copies the secret's memory; the copy must not be used.
+class OwnerProcess {
+ public:
+  OwnerProcess();
+  // Throws RequirementError in any other process.
+  void check() const;
+
+ private:
+  std::int64_t id_;
+};
+
 class StreamKey {
  public:
   // From the system's generator; throws RequirementError when it fails.
@@ -22,7 +33,7 @@ class StreamKey {
   StreamKey();
 
   SecretBuffer<std::uint8_t> bytes_;
-  std::int64_t process_;
+  OwnerProcess owner_;
 };
 
 }  // namespace pppml::ring

@@ -15,11 +15,11 @@ from pppml_fast.tensors import TensorInput, check_weight, explain_non_finite, te
 __all__ = ["check_out", "count_clipped", "dequantize", "quantize"]
 
 
-def quantize(params: CkksParams, x: TensorInput, weight: float = 1.0) -> NDArray[np.int64]:
+def quantize(params: CkksParams, x: TensorInput, weight: float | None = None) -> NDArray[np.int64]:
     """The int64 values that encryption rounds ``x`` to: round(weight * clip(x) / step), one flat vector.
 
-    ``x`` is a float array or a list of them; ``weight`` other than 1 needs ``weights="public"``. Raises InputError on
-    NaN, Inf or an unsuitable dtype.
+    ``x`` is a float array or a list of them; ``weight`` is the share that ``weights="public"`` requires. Raises
+    InputError on NaN, Inf or an unsuitable dtype.
     """
     return _quantize(params, x, weight)[0]
 
@@ -29,10 +29,10 @@ def count_clipped(params: CkksParams, x: TensorInput) -> int:
     return _quantize(params, x, 1.0)[1]
 
 
-def _quantize(params: CkksParams, x: TensorInput, weight: float) -> tuple[NDArray[np.int64], int]:
+def _quantize(params: CkksParams, x: TensorInput, weight: float | None) -> tuple[NDArray[np.int64], int]:
     tensors = tensor_list(x)
     try:
-        values, clipped = params._scheme.quantize(tensors, check_weight(weight))
+        values, clipped = params._scheme.quantize(tensors, check_weight(params, weight))
     except _native.NonFiniteError as error:
         raise explain_non_finite(error, tensors) from None
     except _native.RequirementError as error:
@@ -55,6 +55,10 @@ def dequantize(
     if out is not None:
         check_out(out, values.shape, "f")
     restored = values.astype(np.float64) * params.step
+    narrow = np.dtype(dtype if out is None else out.dtype)
+    largest = float(np.abs(restored).max(initial=0.0))
+    if largest > float(np.finfo(narrow).max):
+        raise InputError(f"a value of {largest:g} does not fit {narrow}; use a wider dtype")
     if out is None:
         return restored.astype(dtype)
     np.copyto(out, restored, casting="same_kind")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pppml_fast import _native
 from pppml_fast.errors import InputError
+from pppml_fast.params import CkksParams
 
 __all__ = ["TensorInput", "check_weight", "explain_non_finite", "tensor_list", "total_length"]
 
@@ -30,11 +31,11 @@ def tensor_list(values: TensorInput) -> list[Any]:
 
 
 def _tensor(value: Any, index: int) -> Any:
-    if str(getattr(value, "dtype", "")) == "torch.bfloat16":
-        # NumPy has no bfloat16: hand over the bits and say what they are.
-        bits = value.detach().contiguous().view(sys.modules["torch"].int16).reshape(-1)
-        return "bfloat16", np.from_dlpack(bits).view(np.uint16)
     try:
+        if str(getattr(value, "dtype", "")) == "torch.bfloat16":
+            # NumPy has no bfloat16: hand over the bits and say what they are.
+            bits = value.detach().contiguous().view(sys.modules["torch"].int16).reshape(-1)
+            return "bfloat16", np.from_dlpack(bits).view(np.uint16)
         array = _as_array(value)
     except (TypeError, ValueError, BufferError) as error:
         raise InputError(f"tensor {index} of type {type(value).__name__} is no array of numbers: {error}") from None
@@ -62,10 +63,20 @@ def total_length(tensors: list[Any]) -> int:
     return sum(int((t[1] if isinstance(t, tuple) else t).size) for t in tensors)
 
 
-def check_weight(weight: float) -> float:
-    """A share in (0, 1] as a float; raises InputError else."""
-    if not 0 < weight <= 1:
-        raise InputError(f"weight = {weight!r} is outside (0, 1]; weights are shares p_i that sum to 1")
+def check_weight(params: CkksParams, weight: float | None) -> float:
+    """The share that multiplies a vector under ``params``, as a float in (0, 1].
+
+    None stands for 1 where shares do not exist (``weights="free"``). Raises InputError for a share out of range and,
+    under ``weights="public"``, for a share that was not given: several shares of 1 would sum beyond the headroom.
+    """
+    if weight is None:
+        if params.weights == "public":
+            raise InputError(
+                "parameters with weights='public' need weight=, this party's share in (0, 1]; all shares sum to 1"
+            )
+        return 1.0
+    if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not 0 < weight <= 1:
+        raise InputError(f"weight = {weight!r} is no share in (0, 1]; shares p_i sum to 1")
     return float(weight)
 
 

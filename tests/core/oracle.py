@@ -256,9 +256,9 @@ def encode(params: CkksParams, values: list[int]) -> list[list[int]]:
 # --- encryption and opening ----------------------------------------------------------------------------------------
 
 
-def expansion_key(params: CkksParams, context: bytes) -> bytes:
+def expansion_key(params: CkksParams, context: bytes, purpose: str = "a") -> bytes:
     extracted = hmac.new(b"pppml-fast public polynomials v1", context, hashlib.sha256).digest()
-    return hmac.new(extracted, params.id + b"\x01", hashlib.sha256).digest()
+    return hmac.new(extracted, params.id + purpose.encode() + b"\x01", hashlib.sha256).digest()
 
 
 def public_polynomial(params: CkksParams, key: bytes, prime_index: int, block: int) -> list[int]:

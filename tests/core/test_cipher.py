@@ -275,14 +275,17 @@ def test_one_term_too_many_is_refused(keys: Any) -> None:
     if keys == "collective":
         with pytest.raises(pf.ParameterError, match=r"terms = 4 is outside 1 \.\. 3"):
             Parties(params, 4)
-        three = Parties(params, 3)
-        too_many = pf.add([three.total(xs[:3]), Parties(params, 1).encrypt(0, xs[3])])
-        with pytest.raises(pf.CiphertextError, match="adds 4 encryptions, the opening key 3 secrets"):
-            three.opener.decrypt(too_many)
+        parties = Parties(params, 3)
+        fourth = Parties(params, 1).encrypt(0, xs[3])
     else:
         parties = Parties(params, 4)
-        with pytest.raises(pf.CiphertextError, match="adds 4 encryptions; the parameters hold 3"):
-            parties.opener.decrypt(parties.total(xs))
+        fourth = parties.encrypt(3, xs[3])
+    total = parties.total(xs[:3])
+    with pytest.raises(pf.CiphertextError, match="would hold 4 terms; the parameters hold 3"):
+        pf.add([total, fourth])
+    total.terms = 4
+    with pytest.raises(pf.CiphertextError, match="adds 4 encryptions"):
+        parties.opener.decrypt(total)
 
 
 def test_part_of_a_live_set_does_not_open() -> None:

@@ -142,7 +142,7 @@ def test_sum_check_tags(name: str) -> None:
     params = pf.CkksParams.preset(name, parties=3, clip=1.0, keys="collective")
     length, n, count = params.block_weights + 5, params.ring_dimension, len(params.primes)
     ciphertext = pf.CollectiveKey.generate(params).encrypt(vector(length, 1), context=CONTEXT)
-    key = oracle.expansion_key(params, NOISE[0])
+    key = oracle.expansion_key(params, NOISE[0], "tag")
     expected = [[0] * n for _ in range(2 * count)]
     at = 0
     for block, row in enumerate(oracle.Geometry.of(params, length).rows):

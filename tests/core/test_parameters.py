@@ -9,6 +9,7 @@ import pickle
 from typing import Any
 
 import numpy as np
+import oracle
 import pytest
 from core_support import SETS, Parties, ntt_prime, vector
 
@@ -350,3 +351,17 @@ def test_a_set_is_immutable() -> None:
     params = collective("p31", 5)
     with pytest.raises(dataclasses.FrozenInstanceError):
         params.parties = 6  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("weights", ["free", "public"])
+@pytest.mark.parametrize("keys", ["public", "secret", "collective"])
+@pytest.mark.parametrize("parties", [2**12, 2**13, 2**16, 2**20, 5000, 100_000])
+def test_the_law_holds_for_very_many_parties(parties: int, keys: Any, weights: Any) -> None:
+    for name in pf.PRESETS:
+        try:
+            params = pf.CkksParams.preset(name, parties=parties, clip=1.0, keys=keys, weights=weights)
+        except pf.ParameterError as error:
+            assert "no exact sum" in str(error)
+            continue
+        expected = (params.scale, params.noise_bound, params.max_magnitude, params.sum_bound)
+        assert oracle.max_magnitude(params) == expected

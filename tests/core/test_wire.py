@@ -23,7 +23,7 @@ every_mode = pytest.mark.parametrize("keys", MODES)
 
 
 def sample(name: str, keys: Any, length: int) -> tuple[Parties, pf.Ciphertext]:
-    parties = fresh_parties(name, keys, count=1)
+    parties = fresh_parties(name, keys, count=3)
     return parties, parties.encrypt(0, vector(length))
 
 
@@ -178,6 +178,7 @@ def test_fields_that_a_kind_lacks_are_refused() -> None:
     refused(parties.params, forge(ciphertext.to_bytes(), context=CONTEXT), "do not occur with kind 0")
     parties, ciphertext = sample("p31", "secret", 10)
     refused(parties.params, forge(ciphertext.to_bytes(), terms=2), "do not occur with kind 1")
+    refused(parties.params, forge(ciphertext.to_bytes(), terms=4), "4 terms exceed the 3")
     refused(parties.params, forge(ciphertext.to_bytes(), kind=2), "do not occur with kind 2")
 
 

@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "base/buffer.hpp"
 #include "kernels/avx512/lanes.hpp"
 
 namespace pppml::kernels::avx512 {
@@ -17,11 +18,16 @@ class ChaCha20 {
     std::memcpy(words, key, sizeof words);
     for (int i = 0; i < 4; ++i) state_[i] = broadcast(kConstants[i]);
     for (int i = 0; i < 8; ++i) state_[4 + i] = broadcast(words[i]);
+    wipe(words, sizeof words);
     state_[12] = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     state_[13] = broadcast(selector);
     state_[14] = broadcast(static_cast<std::uint32_t>(block));
     state_[15] = broadcast(static_cast<std::uint32_t>(block >> 32));
   }
+
+  ~ChaCha20() { wipe(state_, sizeof state_); }
+  ChaCha20(const ChaCha20&) = delete;
+  ChaCha20& operator=(const ChaCha20&) = delete;
 
   // Words [16 * counter, 16 * counter + 256) of the stream, in order.
   void generate(std::uint32_t counter, std::uint32_t* out) const {

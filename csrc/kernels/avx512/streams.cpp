@@ -41,7 +41,7 @@ void uniform(const PrimeTable<std::uint32_t>& prime, unsigned log_degree, const 
       store(out + k, candidate);
     }
   }
-  // The values are public: a rare second look at the whole row is no leak.
+  // Whether a candidate was rejected tells nothing of the accepted ones: the rare second look is no leak.
   if (rejected != 0) scalar::uniform(prime, log_degree, key, selector, block, out);
 }
 

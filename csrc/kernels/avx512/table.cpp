@@ -9,7 +9,6 @@
 #include "kernels/avx512/ntt32.hpp"
 #include "kernels/avx512/streams.hpp"
 #include "kernels/scalar/fused.hpp"
-#include "kernels/scalar/ntt.hpp"
 #include "kernels/scalar/opening.hpp"
 
 namespace pppml::kernels::avx512 {
@@ -23,7 +22,7 @@ bool too_small(unsigned log_degree) {
 }
 
 void scaled_inverse_ntt(const Prime32& prime, unsigned log_degree, Word* values) {
-  if (too_small(log_degree)) return scalar::inverse_ntt(prime, log_degree, values);
+  if (too_small(log_degree)) return scalar::table<Word>().inverse_ntt(prime, log_degree, values);
   inverse_ntt_unscaled(prime, log_degree, values);
   const Vector w = broadcast(prime.inverse_degree), c = broadcast(prime.inverse_degree_companion);
   const Vector q = broadcast(prime.modulus);
@@ -33,7 +32,7 @@ void scaled_inverse_ntt(const Prime32& prime, unsigned log_degree, Word* values)
 }
 
 void checked_forward_ntt(const Prime32& prime, unsigned log_degree, Word* values) {
-  if (too_small(log_degree)) return scalar::forward_ntt(prime, log_degree, values);
+  if (too_small(log_degree)) return scalar::table<Word>().forward_ntt(prime, log_degree, values);
   forward_ntt(prime, log_degree, values);
 }
 

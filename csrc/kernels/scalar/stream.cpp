@@ -56,6 +56,7 @@ class ChaCha20 {
       quarter_round(x[3], x[4], x[9], x[14]);
     }
     for (std::size_t i = 0; i < kWordsPerBlock; ++i) out[i] = x[i] + state_[i];
+    wipe(x, sizeof x);
   }
 
  private:
@@ -124,7 +125,8 @@ void uniform(const PrimeTable<Word>& prime, unsigned log_degree, const std::uint
              std::uint64_t block, Word* out) {
   const std::size_t degree = std::size_t{1} << log_degree;
   Candidates<Word>::read(prime, key, selector, block, 0, degree, out);
-  // The values are public: looking only at the rejected ones is no leak.
+  // Rejected candidates tell nothing of the accepted ones: looking only at them is no leak, also where the row is
+  // secret.
   for (std::size_t k = 0; k < degree; ++k) {
     for (std::uint64_t attempt = 1; out[k] >= prime.modulus; ++attempt) {
       Candidates<Word>::read(prime, key, selector, block, attempt * degree + k, 1, out + k);

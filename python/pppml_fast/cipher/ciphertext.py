@@ -73,7 +73,7 @@ class Ciphertext:
 
         Raises CiphertextError on a damaged or foreign header, a wrong length, or a residue not below its prime.
         """
-        view = memoryview(data).cast("B")
+        view = _bytes_view(data)
         header = Header.from_bytes(params, view)
         if len(view) - HEADER_BYTES != header.payload_bytes:
             raise CiphertextError(
@@ -181,7 +181,7 @@ class Ciphertext:
         return self._masked(seed, subtract=True)
 
     def _masked(self, seed: bytes, subtract: bool) -> Ciphertext:
-        key = expansion_key(self.params, check_bytes32("mask seed", seed))
+        key = expansion_key(self.params, check_bytes32("mask seed", seed), "mask")
         first = self.params._scheme.mask(self.length, key, subtract, self.first)
         return Ciphertext(self.params, self.kind, self.length, self.terms, first, self.second, self.context)
 
@@ -199,7 +199,7 @@ class Ciphertext:
 
     def _split(self, start: int, stop: int, payload: bytes | memoryview) -> list[memoryview]:
         self._check_range(start, stop)
-        view = memoryview(payload).cast("B")
+        view = _bytes_view(payload)
         expected = self.packed_size(start, stop)
         if len(view) != expected:
             raise CiphertextError(f"blocks {start} .. {stop} take {expected} bytes; got {len(view)}")
@@ -222,6 +222,9 @@ def add(ciphertexts: Sequence[Ciphertext], out: Ciphertext | None = None) -> Cip
     head = ciphertexts[0]
     for other in ciphertexts[1:]:
         _check_belongs(head, other)
+    terms = sum(ciphertext.terms for ciphertext in ciphertexts)
+    if terms > head.params.parties:
+        raise CiphertextError(f"the sum would hold {terms} terms; the parameters hold {head.params.parties} (parties)")
     if head.kind in (Kind.SEEDED, Kind.EXPANDED) and len(ciphertexts) > 1:
         ciphertexts = [ciphertext.expanded() for ciphertext in ciphertexts]
         head = ciphertexts[0]
@@ -232,7 +235,7 @@ def add(ciphertexts: Sequence[Ciphertext], out: Ciphertext | None = None) -> Cip
     scheme.add(head.length, True, [ciphertext.first for ciphertext in ciphertexts], result.first)
     if result.second is not None:
         scheme.add(head.length, False, [ciphertext.second for ciphertext in ciphertexts], result.second)
-    result.terms = sum(ciphertext.terms for ciphertext in ciphertexts)
+    result.terms = terms
     result.context = head.context
     return result
 
@@ -244,6 +247,13 @@ def _check_belongs(head: Ciphertext, other: Ciphertext) -> None:
         raise CiphertextError(f"cannot add a vector of {other.length} weights to one of {head.length}")
     if head.kind is Kind.COLLECTIVE and other.context != head.context:
         raise CiphertextError("cannot add ciphertexts of different contexts: they use different public polynomials")
+
+
+def _bytes_view(data: bytes | bytearray | memoryview) -> memoryview:
+    try:
+        return memoryview(data).cast("B")
+    except TypeError as error:
+        raise CiphertextError(f"ciphertext bytes must be contiguous bytes: {error}") from None
 
 
 def _fresh_kind(params: CkksParams) -> Kind:

@@ -45,7 +45,9 @@ class CollectiveKey:
         secret = params._scheme.generate_secret(_native.StreamKey.from_system())
         return cls(params, secret, _native.StreamKey.from_system())
 
-    def encrypt(self, x: TensorInput, context: bytes, weight: float = 1.0, out: Ciphertext | None = None) -> Ciphertext:
+    def encrypt(
+        self, x: TensorInput, context: bytes, weight: float | None = None, out: Ciphertext | None = None
+    ) -> Ciphertext:
         """Encrypt a float array or a list of them as one flat vector, once.
 
         ``context`` is 32 bytes that name session, round and attempt, the same for all parties. Raises KeyReuseError at

@@ -13,10 +13,13 @@ __all__ = ["check_bytes32", "expansion_key"]
 _SALT = b"pppml-fast public polynomials v1"
 
 
-def expansion_key(params: CkksParams, context: bytes) -> bytes:
-    """HKDF-SHA256 (RFC 5869) of a 32-byte context or seed, bound to the parameter set; 32 bytes."""
+def expansion_key(params: CkksParams, context: bytes, purpose: str = "a") -> bytes:
+    """HKDF-SHA256 (RFC 5869) of a 32-byte context or seed, bound to the parameter set and to a purpose; 32 bytes.
+
+    Purposes are "a" (public polynomials), "mask" and "tag"; equal bytes give each of them another stream.
+    """
     pseudorandom = hmac.new(_SALT, check_bytes32("context", context), hashlib.sha256).digest()
-    return hmac.new(pseudorandom, params.id + b"\x01", hashlib.sha256).digest()
+    return hmac.new(pseudorandom, params.id + purpose.encode() + b"\x01", hashlib.sha256).digest()
 
 
 def check_bytes32(name: str, value: bytes) -> bytes:

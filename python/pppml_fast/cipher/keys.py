@@ -35,10 +35,10 @@ class PublicKey:
         except _native.RequirementError as error:
             raise CiphertextError(str(error)) from None
 
-    def encrypt(self, x: TensorInput, weight: float = 1.0, out: Ciphertext | None = None) -> Ciphertext:
+    def encrypt(self, x: TensorInput, weight: float | None = None, out: Ciphertext | None = None) -> Ciphertext:
         """Encrypt a float array or a list of them as one flat vector.
 
-        ``weight``, a public share in (0, 1], needs parameters with ``weights="public"``. Values outside
+        ``weight`` is this party's share in (0, 1]; parameters with ``weights="public"`` require it. Values outside
         ``[-clip, clip]`` are clipped. Raises InputError on NaN or Inf, naming tensor and element.
         """
         tensors = tensor_list(x)
@@ -46,7 +46,7 @@ class PublicKey:
         seed = _native.StreamKey.from_system()
         try:
             self.params._scheme.encrypt_public(
-                self._native, seed, tensors, check_weight(weight), result.first, result.second
+                self._native, seed, tensors, check_weight(self.params, weight), result.first, result.second
             )
         except _native.NonFiniteError as error:
             raise explain_non_finite(error, tensors) from None
@@ -90,7 +90,7 @@ class SecretKey:
         self.params = params
         self._native = native
 
-    def encrypt(self, x: TensorInput, weight: float = 1.0, out: Ciphertext | None = None) -> Ciphertext:
+    def encrypt(self, x: TensorInput, weight: float | None = None, out: Ciphertext | None = None) -> Ciphertext:
         """Encrypt under the secret key (keys="secret"): one polynomial and a fresh 32-byte seed per ciphertext.
 
         Takes and raises what :meth:`PublicKey.encrypt` does, and ParameterError in another key mode.
@@ -156,12 +156,12 @@ def encrypt_symmetric(
     context: bytes,
     result: Ciphertext,
     tensors: list[Any],
-    weight: float,
+    weight: float | None,
 ) -> None:
     """Fill ``result`` with an encryption under ``secret`` and the public polynomials of ``context``."""
     try:
         params._scheme.encrypt(
-            secret, noise, expansion_key(params, context), tensors, check_weight(weight), result.first
+            secret, noise, expansion_key(params, context), tensors, check_weight(params, weight), result.first
         )
     except _native.NonFiniteError as error:
         raise explain_non_finite(error, tensors) from None

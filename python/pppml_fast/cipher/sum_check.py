@@ -48,7 +48,7 @@ def _tag(ciphertext: Ciphertext, key: bytes) -> NDArray[Any]:
     params = ciphertext.params
     if params.keys != "collective":
         raise CiphertextError("the sum check works on collective ciphertexts")
-    return np.asarray(params._scheme.tag(ciphertext.length, expansion_key(params, key), ciphertext.first))
+    return np.asarray(params._scheme.tag(ciphertext.length, expansion_key(params, key, "tag"), ciphertext.first))
 
 
 def _moduli(params: CkksParams) -> NDArray[np.uint64]:

@@ -103,6 +103,10 @@ class Header:
             raise CiphertextError(f"kind {kind} does not occur under keys={params.keys!r}")
         if terms < 1:
             raise CiphertextError("a ciphertext of zero terms is no ciphertext")
+        if terms > params.parties:
+            raise CiphertextError(
+                f"{terms} terms exceed the {params.parties} of the parameters (parties): forged or foreign"
+            )
         if length > _MOST_WEIGHTS:
             raise CiphertextError(f"a length of {length} weights exceeds {_MOST_WEIGHTS}: damaged or forged")
         has_context = kind in (Kind.SEEDED, Kind.COLLECTIVE)
