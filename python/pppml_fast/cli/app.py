@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from pppml_fast.cli.bench import bench
 from pppml_fast.cli.files import phantoms
 from pppml_fast.cli.models import personalize, predict
 from pppml_fast.cli.params import params
@@ -36,6 +37,7 @@ app.command()(personalize)
 app.command()(predict)
 app.command()(params)
 app.command()(phantoms)
+app.command()(bench)
 
 
 @app.command()

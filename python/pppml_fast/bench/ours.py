@@ -1,0 +1,237 @@
+"""Our own operations as cases: from weights in memory to packed bytes on the wire, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pppml_fast as pf
+from pppml_fast.bench.rows import OURS
+from pppml_fast.bench.timing import Case
+from pppml_fast.errors import ConfigError
+from pppml_fast.params import KeyMode
+
+__all__ = ["DEFAULT_SETTINGS", "PARTIES", "Workbench", "our_cases", "parse_setting"]
+
+PARTIES = 16
+CLIP = 0.25
+CONTEXT = bytes(range(32))
+DEFAULT_SETTINGS = ("p31/collective", "p31/public", "p50/collective", "compact/collective")
+
+_FLOAT_BYTES = 4
+
+
+def parse_setting(setting: str) -> tuple[str, KeyMode]:
+    """``"p31/collective"`` to its set and key mode. Raises ConfigError for one that does not exist."""
+    name, _, keys = setting.partition("/")
+    if name not in pf.PRESETS or keys not in get_args(KeyMode):
+        raise ConfigError(
+            f"no setting {setting!r}; write SET/KEYS with SET one of {', '.join(pf.PRESETS)} and KEYS one of "
+            f"{', '.join(get_args(KeyMode))}, such as p31/collective"
+        )
+    return name, keys  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _Encryptor:
+    """A key about to encrypt, and the key that opens what it encrypted, alone."""
+
+    encrypt: Callable[..., pf.Ciphertext]
+    opener: Callable[[], Any]
+
+
+class Workbench:
+    """Keys, weights and ciphertexts of one setting: 16 parties with two different vectors in turn.
+
+    Public so that the suite in ``benchmarks/`` times the same operations on the same data.
+    """
+
+    def __init__(self, setting: str, size: int) -> None:
+        name, keys = parse_setting(setting)
+        self.setting, self.size = setting, size
+        self.params = pf.CkksParams.preset(name, parties=PARTIES, clip=CLIP, keys=keys)
+        self.backend = str(self.params._scheme.backend)
+        forward = np.random.default_rng(2024).normal(0, 0.05, size).astype(np.float32)
+        self.weights = (forward, np.ascontiguousarray(forward[::-1]))
+        self._pair = None if keys == "collective" else pf.keygen(self.params)
+
+    # --- keys and data --------------------------------------------------------------------------------------
+
+    def encryptor(self) -> _Encryptor:
+        """A key for one encryption: a fresh one where keys serve once."""
+        if self._pair is None:
+            key = pf.CollectiveKey.generate(self.params)
+            return _Encryptor(lambda x, out=None: key.encrypt(x, CONTEXT, out=out), lambda: pf.CollectiveKey.sum([key]))
+        secret = self._pair.secret
+        return _Encryptor(self._pair.public.encrypt if self._pair.public else secret.encrypt, lambda: secret)
+
+    def opener(self, terms: int) -> Any:
+        """The key that opens the sum of the first ``terms`` ciphertexts."""
+        return self._pair.secret if self._pair else pf.CollectiveKey.sum(self._parties[0][:terms])
+
+    @cached_property
+    def _parties(self) -> tuple[list[pf.CollectiveKey], list[pf.Ciphertext]]:
+        keys, ciphertexts = [], []
+        for index in range(PARTIES):
+            if self._pair is None:
+                keys.append(pf.CollectiveKey.generate(self.params))
+                ciphertexts.append(keys[-1].encrypt(self.weights[index % 2], CONTEXT))
+            else:
+                ciphertexts.append(self.encryptor().encrypt(self.weights[index % 2]).expanded())
+        return keys, ciphertexts
+
+    @property
+    def ciphertexts(self) -> list[pf.Ciphertext]:
+        """One fresh ciphertext of every party."""
+        return self._parties[1]
+
+    @cached_property
+    def quantised(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What the two vectors are rounded to."""
+        return pf.quantize(self.params, self.weights[0]), pf.quantize(self.params, self.weights[1])
+
+    def expected(self, terms: int) -> NDArray[np.int64]:
+        """The exact sum of the first ``terms`` parties."""
+        return (terms + 1) // 2 * self.quantised[0] + terms // 2 * self.quantised[1]
+
+    @cached_property
+    def fresh_target(self) -> pf.Ciphertext:
+        """A ciphertext of fresh kind that encryptions are written into."""
+        return pf.Ciphertext.zeros(self.params, self.size, context=CONTEXT if self._pair is None else None)
+
+    @cached_property
+    def sum_target(self) -> pf.Ciphertext:
+        """A ciphertext of the sums' kind that sums are written into."""
+        return pf.Ciphertext.empty_like(self.ciphertexts[0], 1)
+
+    @cached_property
+    def sum_payload(self) -> bytes:
+        """The packed sum of all parties, as it arrives at the opener."""
+        total = pf.add(self.ciphertexts)
+        return total.pack(0, total.block_count)
+
+    @cached_property
+    def opened(self) -> NDArray[np.float32]:
+        """Where opened weights go."""
+        return np.zeros(self.size, np.float32)
+
+    # --- the operations -------------------------------------------------------------------------------------
+
+    def run_encrypt(self, encryptor: _Encryptor) -> tuple[_Encryptor, pf.Ciphertext, bytes]:
+        """float32 weights to packed bytes."""
+        result = encryptor.encrypt(self.weights[0], out=self.fresh_target)
+        return encryptor, result, result.pack(0, result.block_count)
+
+    def check_encrypt(self, result: tuple[_Encryptor, pf.Ciphertext, bytes]) -> float:
+        """The packed bytes open to the quantised weights."""
+        encryptor, ciphertext, payload = result
+        ciphertext.load(0, ciphertext.block_count, payload)
+        return self._check_opened(encryptor.opener().decrypt(ciphertext, integers=True), self.quantised[0])
+
+    def run_pack(self, _: object) -> bytes:
+        """Residues to packed bytes."""
+        return self.ciphertexts[0].pack(0, self.ciphertexts[0].block_count)
+
+    def check_pack(self, payload: bytes) -> float:
+        """Packed bytes are what the ciphertext's own file form holds."""
+        assert self.ciphertexts[0].to_bytes().endswith(payload), f"{self.setting}: pack differs from to_bytes"
+        return 0.0
+
+    def run_unpack(self, _: object) -> pf.Ciphertext:
+        """Packed bytes to residues."""
+        self.sum_target.load(0, self.sum_target.block_count, self.sum_payload)
+        return self.sum_target
+
+    def check_unpack(self, result: pf.Ciphertext) -> float:
+        """Unpacked residues open to the sum."""
+        result.terms = PARTIES
+        return self.check_sum(result)
+
+    def run_add(self, count: int) -> pf.Ciphertext:
+        """The sum of the first ``count`` ciphertexts, in one call."""
+        return pf.add(self.ciphertexts[:count], out=self.sum_target)
+
+    def check_sum(self, total: pf.Ciphertext) -> float:
+        """A sum opens to the sum of the quantised weights."""
+        opened = self.opener(total.terms).decrypt(total, integers=True)
+        return self._check_opened(opened, self.expected(total.terms))
+
+    @cached_property
+    def incoming(self) -> bytes:
+        """What the ring's second party receives from the first."""
+        return self.run_pack(None)
+
+    def run_hop(self, _: object) -> bytes:
+        """The second party's turn in a ring."""
+        mine = self.ciphertexts[1]
+        return mine.hop(self.incoming, 0, mine.block_count)
+
+    def check_hop(self, payload: bytes) -> float:
+        """What leaves the second party opens to the sum of two."""
+        self.sum_target.load(0, self.sum_target.block_count, payload)
+        self.sum_target.terms = 2
+        return self.check_sum(self.sum_target)
+
+    def run_open(self, key: Any) -> NDArray[np.float32]:
+        """The packed sum of all parties to float32 weights."""
+        total = self.run_unpack(None)
+        total.terms = PARTIES
+        return np.asarray(key.decrypt(total, out=self.opened))
+
+    def check_open(self, opened: NDArray[np.float32]) -> float:
+        """Opened weights are the exact sum, restored."""
+        expected = pf.dequantize(self.params, self.expected(PARTIES))
+        assert np.array_equal(opened, expected), f"{self.setting}: the opened weights differ from the exact sum"
+        return 0.0
+
+    def _check_opened(self, opened: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
+        assert np.array_equal(opened, expected), f"{self.setting}: the opened sum differs from the quantised one"
+        return 0.0
+
+
+def our_cases(setting: str, size: int, threads: int) -> list[Case]:
+    """All operations of one setting on ``size`` weights. Raises ConfigError for an unknown setting."""
+    bench = Workbench(setting, size)
+    wire = bench.fresh_target.nbytes / size
+    summed = bench.ciphertexts[0].nbytes / size
+    words = bench.ciphertexts[0]._polynomials()
+    held = sum(part.nbytes for part, _ in words) / size
+
+    def case(operation: str, run: Any, check: Any, sent: float | None, **extra: Any) -> Case:
+        return Case(OURS, setting, operation, bench.backend, threads, size, sent, run, check, **extra)
+
+    return [
+        case(
+            "encrypt",
+            bench.run_encrypt,
+            bench.check_encrypt,
+            wire,
+            prepare=bench.encryptor,
+            note="float32 in memory to packed bytes, all randomness included",
+        ),
+        case("pack", bench.run_pack, bench.check_pack, summed, moved_bytes_per_weight=held + summed),
+        case("unpack", bench.run_unpack, bench.check_unpack, summed, moved_bytes_per_weight=held + summed),
+        case("add2", lambda _: bench.run_add(2), bench.check_sum, None, moved_bytes_per_weight=3 * held),
+        case("add16", lambda _: bench.run_add(16), bench.check_sum, None, moved_bytes_per_weight=17 * held),
+        case(
+            "hop",
+            bench.run_hop,
+            bench.check_hop,
+            summed,
+            moved_bytes_per_weight=held + 2 * summed,
+            note="parse, add mine, write",
+        ),
+        case(
+            "open",
+            bench.run_open,
+            bench.check_open,
+            summed,
+            prepare=lambda: bench.opener(PARTIES),
+            note="packed bytes of the sum to float32, residual check included",
+        ),
+    ]

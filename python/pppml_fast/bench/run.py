@@ -1,0 +1,90 @@
+"""One run: our settings, the memory loops and the peers, measured in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pppml_fast as pf
+from pppml_fast import _native
+from pppml_fast.bench.machine import describe_machine
+from pppml_fast.bench.memory import memory_cases
+from pppml_fast.bench.ours import DEFAULT_SETTINGS, our_cases, parse_setting
+from pppml_fast.bench.peers import found_peers, open_peer, parse_peers
+from pppml_fast.bench.rows import Report
+from pppml_fast.bench.timing import measure
+from pppml_fast.errors import ConfigError
+
+__all__ = ["BenchPlan", "run_bench"]
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """What to measure. Raises ConfigError, before anything runs, when a part of it does not exist here.
+
+    ``against`` is as in ``pppml bench --against``: names of peers, or "found" for those installed.
+    """
+
+    size: int = 1 << 22
+    threads: int = 1
+    settings: tuple[str, ...] = DEFAULT_SETTINGS
+    against: str = ""
+    repetitions: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("size", "threads", "repetitions"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        for setting in self.settings:
+            parse_setting(setting)
+        if self.against != "found":
+            parse_peers(self.against)
+
+
+def run_bench(plan: BenchPlan, progress: Callable[[str], None] = lambda text: None) -> Report:
+    """Measure everything in the plan in interleaved repetitions and check every answer.
+
+    Raises ConfigError when a peer that was named is missing, AssertionError when an answer is wrong.
+    """
+    names, notes = parse_peers(plan.against), []
+    if plan.against == "found":
+        names, missing = found_peers()
+        notes = [f"not measured, {line}" for line in missing]
+    before = os.getloadavg()
+    machine = describe_machine()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(use_threads(plan.threads))
+        progress("preparing")
+        cases = memory_cases(plan.size)
+        for name in names:
+            peer = open_peer(name, plan.size, plan.threads)
+            stack.callback(peer.close)
+            machine["versions"][name] = peer.version
+            cases += peer.cases()
+        for setting in plan.settings:
+            cases += our_cases(setting, plan.size, plan.threads)
+        rows = measure(cases, plan.repetitions, progress)
+    if before[0] > 0.5:
+        notes.append(f"the machine was not idle: load {before[0]:.2f} before the run; times are then upper bounds")
+    order = {"pppml_fast": 0, "memory": 1}
+    return Report(tuple(sorted(rows, key=lambda row: order.get(row.system, 2))), machine, tuple(notes))
+
+
+@contextlib.contextmanager
+def use_threads(threads: int) -> Iterator[None]:
+    """The core's pool set to ``threads`` for a while. Raises ConfigError where the core has no pool and needs one."""
+    core: Any = _native
+    if not hasattr(core, "set_thread_count"):
+        if threads != 1:
+            raise ConfigError(f"threads = {threads}: pppml_fast {pf.__version__} runs on one thread; use --threads 1")
+        yield
+        return
+    kept = core.thread_count()
+    core.set_thread_count(threads)
+    try:
+        yield
+    finally:
+        core.set_thread_count(kept)
