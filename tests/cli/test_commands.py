@@ -20,7 +20,7 @@ def test_version_and_help(pppml: Any) -> None:
     assert version.code == 0 and "torch" in version.out and "python 3" in version.out
     usage = pppml("--help")
     assert usage.code == 0
-    for command in ("demo", "run", "personalize", "predict", "params", "phantoms", "version"):
+    for command in ("demo", "run", "personalize", "predict", "params", "phantoms", "bench", "version"):
         assert command in usage.out
 
 
@@ -115,3 +115,15 @@ def test_phantoms_predict_and_personalize(pppml: Any, trained: Path, tmp_path: P
     assert predicted.code == 0 and predicted.err == "" and "lesion voxels" in predicted.out
     source, written_mask = nibabel.load(ct), nibabel.load(mask)
     assert written_mask.shape == source.shape and np.array_equal(written_mask.affine, source.affine)
+
+
+def test_bench_shows_and_writes_its_table(pppml: Any, tmp_path: Path) -> None:
+    options = ("--size", "2500", "--repetitions", "1", "--setting", "p31/collective")
+    shown = pppml("bench", *options, "--json", tmp_path / "deep" / "b.json", "--markdown", tmp_path / "b.md")
+    assert shown.code == 0 and shown.out == (tmp_path / "b.md").read_text()
+    report = json.loads((tmp_path / "deep" / "b.json").read_text())
+    mine = [row["operation"] for row in report["rows"] if row["system"] == "pppml_fast"]
+    assert sorted(mine) == ["add16", "add2", "encrypt", "hop", "open", "pack", "unpack"]
+    assert report["machine"]["commit"] and "bytes per weight" in shown.out
+    refused = pppml("bench", "--against", "seal")
+    assert refused.code == 2 and "tenseal, openfhe" in refused.err and refused.out == ""
