@@ -69,7 +69,9 @@ def compare(baseline: Mapping[str, Any], current: Mapping[str, Any]) -> list[Fin
         findings += _compare_bytes(baseline["wire_bytes"], current["wire_bytes"])
         for name, old in baseline["ratios"].items():
             new = current["ratios"].get(name)
-            if new is not None:
+            if new is None:
+                findings.append(Finding(f"ratio {name}: {old:.3g}, not compared: not measured", False))
+            else:
                 failed = new < old * (1 - RATIO_TOLERANCE)
                 findings.append(Finding(f"ratio {name}: {old:.3g} -> {new:.3g}", failed))
     except (KeyError, TypeError, AttributeError) as error:
@@ -147,6 +149,10 @@ def _tell(text: str) -> None:
 
 def _gate(path: Path, report_path: Path | None, write: bool) -> int:
     report = None if report_path is None else Report.from_dict(_load(report_path))
+    here = describe_machine()["commit"]
+    if report is not None and report.machine["commit"] != here:
+        _tell(f"ratios left out: {str(report_path)!r} is of commit {report.machine['commit']}, this is {here}")
+        report = None
     baseline = {} if write else _load(path)
     current = collect(report, _tell)
     if write:
