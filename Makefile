@@ -5,14 +5,24 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CXX_SOURCES := $(shell find csrc -name '*.hpp' -o -name '*.cpp' | grep -v gaussian_tables.hpp)
 CORE_SOURCES := $(shell find csrc -type f) CMakeLists.txt pyproject.toml constraints.txt
-PYTHON_SOURCES := python tests csrc
+PYTHON_SOURCES := python tests benchmarks csrc
 
-.PHONY: build demo test lint format test-python clean help
+# What `make bench` measures: weights per operation, threads, and further options of `pppml bench`.
+SIZE ?= 8388608
+THREADS ?= 1
+BENCH_OPTIONS ?=
+BENCH_STAMP := $(VENV)/.installed-bench
+
+.PHONY: build demo test lint format test-python bench bench-suite bench-compare bench-baseline clean help
 
 help:
 	@echo "make build   create $(VENV) and install the package with everything it needs"
 	@echo "make demo    the main job: an encrypted personalised federation on synthetic CT, report in runs/demo"
 	@echo "make test    lint, types and all tests (PPPML_DATA=DIR adds the real-data tests)"
+	@echo "make bench   encryption beside the peers that are installed: table in runs/bench (SIZE=N weights, THREADS=T)"
+	@echo "make bench-suite     every primitive, operation and round with pytest-benchmark, into runs/bench/suite.json"
+	@echo "make bench-compare   the gate against regressions: instructions, bytes, ratios within one run"
+	@echo "make bench-baseline  write benchmarks/baseline.json anew"
 	@echo "make format  rewrite sources in the project's style"
 
 build: $(STAMP)
@@ -41,6 +51,28 @@ lint: build
 
 test-python: build
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest benchmarks --benchmark-disable
+
+# The peers are an extra of their own: neither `make demo` nor `make test` needs them.
+$(BENCH_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[bench]"
+	@touch $@
+
+# OpenFHE runs beside TenSEAL when .venv-openfhe, $$PPPML_OPENFHE_PYTHON or python3.10 has it.
+bench: $(BENCH_STAMP)
+	$(BIN)/pppml bench --against found --size $(SIZE) --threads $(THREADS) --json runs/bench/bench.json --markdown runs/bench/bench.md $(BENCH_OPTIONS)
+
+bench-suite: build
+	@mkdir -p runs/bench
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=runs/bench/suite.json --benchmark-columns=median,iqr,rounds
+
+# After `make bench` its ratios are compared as well.
+BENCH_REPORT = $(if $(wildcard runs/bench/bench.json),--report runs/bench/bench.json)
+bench-compare: build
+	$(BIN)/python -m pppml_fast.bench.compare benchmarks/baseline.json $(BENCH_REPORT)
+
+bench-baseline: build
+	$(BIN)/python -m pppml_fast.bench.compare benchmarks/baseline.json --write $(BENCH_REPORT)
 
 format: build
 	$(BIN)/ruff check --fix --quiet $(PYTHON_SOURCES) || true
