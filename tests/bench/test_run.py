@@ -86,9 +86,9 @@ def test_the_median_counts_and_a_worker_has_its_own_clock() -> None:
 
 def test_memory_loops_add_each_piece_of_every_input() -> None:
     source = np.random.default_rng(0)
-    inputs = [source.integers(0, 1 << 32, 100_003, dtype=np.uint32) for _ in range(5)]
+    inputs = [source.integers(0, 1 << 32, 300_003, dtype=np.uint32) for _ in range(5)]
     expected = (sum(part.astype(np.uint64) for part in inputs) % (1 << 32)).astype(np.uint32)
-    assert np.array_equal(add_streams(inputs, np.zeros(100_003, np.uint32)), expected)
+    assert np.array_equal(add_streams(inputs, np.zeros(300_003, np.uint32)), expected)
     assert [case.moved_bytes_per_weight for case in memory_cases(8)] == [8, 12, 68]
 
 

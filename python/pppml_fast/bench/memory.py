@@ -15,7 +15,7 @@ __all__ = ["add_streams", "memory_cases"]
 
 _WORD_BYTES = 4
 # A piece of the running sum that stays in the second-level cache, so that each input is read once.
-_PIECE = 1 << 15
+_PIECE = 1 << 17
 
 Words = NDArray[np.uint32]
 

@@ -52,16 +52,15 @@ def _row_cells(row: Row) -> tuple[str, ...]:
 
 
 def _ratio_table(ratios: Sequence[Ratio]) -> str:
-    """One line per setting and operation of ours, one column per peer, and one for plain memory loops."""
-    bandwidth = "share of a memory loop's bandwidth"
+    """One line per setting and operation of ours, one column per peer and per plain memory loop."""
     cells: dict[tuple[str, str], dict[str, list[str]]] = {}
     columns: dict[str, None] = {}
     for ratio in ratios:
-        column = bandwidth if ratio.kind == "bandwidth" else f"against {ratio.against}"
+        column = f"{'bandwidth of' if ratio.kind == 'bandwidth' else 'against'} {ratio.against}"
         columns[column] = None
         line = cells.setdefault((ratio.setting, ratio.operation), {})
         line.setdefault(column, []).append(_figure(ratio.value) + _UNITS[ratio.kind])
-    ordered = sorted(columns, key=lambda column: column == bandwidth)
+    ordered = sorted(columns, key=lambda column: column.startswith("bandwidth"))
     rows = [(*key, *(", ".join(line.get(column, [])) for column in ordered)) for key, line in cells.items()]
     return _table(("setting", "operation", *ordered), rows, left=2)
 
