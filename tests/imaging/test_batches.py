@@ -89,7 +89,8 @@ def test_augmentation_moves_image_and_mask_together() -> None:
     images, masks = source.draw()
     assert images.min() >= 0
     assert images.max() <= 1
-    torch.testing.assert_close((images[:, 1:2] > 0.45).float(), masks)
+    # Resampled edges are neither lesion nor background; everything else must agree.
+    assert ((images[:, 1:2] > 0.45).float() != masks).float().mean() < 0.01
     places = {tuple(torch.nonzero(item[0])[0].tolist()) for item in masks}
     assert len(places) > 10
     assert len({round(float(image[1][mask[0] > 0].mean()), 3) for image, mask in zip(images, masks, strict=True)}) > 10

@@ -16,6 +16,9 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 MAX_SHIFT_SHARE = 0.08
 """Images move by at most this share of their height and width; what leaves is replaced by the edge."""
 
+MAX_ANGLE, MAX_LOG_ZOOM, MAX_SHEAR = 0.3, 0.25, 0.1
+"""Rotation in radians, zoom as a logarithm, shear."""
+
 
 class SliceBatches:
     """Batches of slices with their neighbours as channels, each drawn anew with replacement.
@@ -64,10 +67,11 @@ class SliceBatches:
         rows, columns = self._positions()
         channels = self._neighbours[chosen]
         images = self._images[channels[:, :, None, None], rows[:, None, :, None], columns[:, None, None, :]]
-        masks = self._masks[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+        masks = self._masks[chosen[:, None, None], rows[:, :, None], columns[:, None, :]][:, None].float()
         if self._augment:
+            images, masks = self._deform(images, masks)
             images = self._intensities(images)
-        return images, masks[:, None].float()
+        return images, masks
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on with the next batch."""
@@ -103,6 +107,17 @@ class SliceBatches:
     def _shift(self, length: int) -> torch.Tensor:
         most = int(length * MAX_SHIFT_SHARE)
         return torch.randint(-most, most + 1, (self.batch_size, 1), generator=self._generator)
+
+    def _deform(self, images: torch.Tensor, masks: torch.Tensor) -> Batch:
+        """Rotation, zoom and shear, one of each per slice: patients lie and are built differently."""
+        angle, shear = self._uniform(-MAX_ANGLE, MAX_ANGLE, 2)[:, 0], self._uniform(-MAX_SHEAR, MAX_SHEAR, 2)[:, 0]
+        zoom = torch.exp(self._uniform(-MAX_LOG_ZOOM, MAX_LOG_ZOOM, 2)[:, 0])
+        cosine, sine, none = zoom * torch.cos(angle), zoom * torch.sin(angle), torch.zeros_like(zoom)
+        matrix = torch.stack([cosine, shear - sine, none, sine, cosine, none], dim=1).reshape(-1, 2, 3)
+        grid = torch.nn.functional.affine_grid(matrix, list(images.shape), align_corners=False)
+        sample = torch.nn.functional.grid_sample
+        images = sample(images, grid, padding_mode="border", align_corners=False)
+        return images, (sample(masks, grid, align_corners=False) >= 0.5).float()
 
     def _intensities(self, images: torch.Tensor) -> torch.Tensor:
         """Gamma, contrast, brightness and noise: the ways in which scanners and windows differ."""
