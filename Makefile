@@ -2,7 +2,9 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# An editable install knows the modules of its day: a new one makes a new stamp, so that the next build sees it.
+MODULES := $(shell find python -name '*.py' | sort | cksum | cut -d' ' -f1)
+STAMP := $(VENV)/.installed-$(MODULES)
 CXX_SOURCES := $(shell find csrc -name '*.hpp' -o -name '*.cpp' | grep -v gaussian_tables.hpp)
 CORE_SOURCES := $(shell find csrc -type f) CMakeLists.txt pyproject.toml constraints.txt
 PYTHON_SOURCES := python tests benchmarks csrc
@@ -11,7 +13,7 @@ PYTHON_SOURCES := python tests benchmarks csrc
 SIZE ?= 8388608
 THREADS ?= 1
 BENCH_OPTIONS ?=
-BENCH_STAMP := $(VENV)/.installed-bench
+BENCH_STAMP := $(STAMP)-bench
 
 .PHONY: build demo test lint format test-python bench bench-suite bench-compare bench-baseline clean help
 

@@ -23,7 +23,7 @@ constexpr double kPublicResidualMargin = 2;
 // Fewer blocks than this are not worth a thread: sixteen take some 100 microseconds, starting one some 20.
 constexpr std::size_t kBlocksPerThread = 16;
 // Opened blocks held in the cache between rounding and restoring.
-constexpr std::size_t kBlocksAtOnce = 4;
+constexpr std::size_t kBlocksAtOnce = 16;
 
 // body(part, begin): `part` is the batch of blocks [begin, ...) of `whole`.
 template <class Body>

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/buffer.hpp"
+#include "kernels/avx512/butterflies.hpp"
 #include "kernels/avx512/lanes.hpp"
 
 namespace pppml::kernels::avx512 {
@@ -29,9 +30,8 @@ class ChaCha20 {
   ChaCha20(const ChaCha20&) = delete;
   ChaCha20& operator=(const ChaCha20&) = delete;
 
-  // Words [16 * counter, 16 * counter + 256) of the stream, in order.
-  void generate(std::uint32_t counter, std::uint32_t* out) const {
-    Vector x[16];
+  // The sixteen blocks from `counter` on, as columns: lane i of x[w] is word w of block counter + i.
+  void generate_columns(std::uint32_t counter, Vector* x) const {
     const Vector counters = _mm512_add_epi32(state_[12], broadcast(counter));
     for (int i = 0; i < 16; ++i) x[i] = i == 12 ? counters : state_[i];
     for (int round = 0; round < 10; ++round) {
@@ -39,7 +39,14 @@ class ChaCha20 {
       quarter_rounds(x, 1, 2, 3);
     }
     for (int i = 0; i < 16; ++i) x[i] = _mm512_add_epi32(x[i], i == 12 ? counters : state_[i]);
-    transpose_store(x, out);
+  }
+
+  // Words [16 * counter, 16 * counter + 256) of the stream, in order.
+  void generate(std::uint32_t counter, std::uint32_t* out) const {
+    Vector x[16];
+    generate_columns(counter, x);
+    transpose(x);
+    for (int i = 0; i < 16; ++i) store(out + 16 * i, x[i]);
   }
 
  private:
@@ -58,32 +65,6 @@ class ChaCha20 {
           default: vc = _mm512_add_epi32(vc, vd), vb = _mm512_rol_epi32(_mm512_xor_si512(vb, vc), 7); break;
         }
       }
-    }
-  }
-
-  // x[w] holds word w of every block -> blocks one after another.
-  static void transpose_store(Vector* x, std::uint32_t* out) {
-    Vector t[16];
-    for (int i = 0; i < 16; i += 2) {
-      t[i] = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-      t[i + 1] = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-      x[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-      x[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-      x[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-      x[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-    // x[4 r + c] now holds, in 128-bit lane l, words 4 r .. 4 r + 3 of block 4 l + c.
-    for (int c = 0; c < 4; ++c) {
-      const Vector low0 = _mm512_shuffle_i32x4(x[c], x[4 + c], 0x44);
-      const Vector high0 = _mm512_shuffle_i32x4(x[c], x[4 + c], 0xee);
-      const Vector low1 = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0x44);
-      const Vector high1 = _mm512_shuffle_i32x4(x[8 + c], x[12 + c], 0xee);
-      store(out + 16 * c, _mm512_shuffle_i32x4(low0, low1, 0x88));
-      store(out + 16 * (4 + c), _mm512_shuffle_i32x4(low0, low1, 0xdd));
-      store(out + 16 * (8 + c), _mm512_shuffle_i32x4(high0, high1, 0x88));
-      store(out + 16 * (12 + c), _mm512_shuffle_i32x4(high0, high1, 0xdd));
     }
   }
 

@@ -1,24 +1,11 @@
 #include "kernels/avx512/ntt32.hpp"
 
+#include "kernels/avx512/butterflies.hpp"
+
 namespace pppml::kernels::avx512 {
 namespace {
 
-struct Pair {
-  Vector left, right;
-};
-
-// Gentleman and Sande: (u, v) -> (u + v, (u - v) w); u, v in [0, q), result in [0, q).
-inline Pair inverse_butterfly(Vector u, Vector v, Vector w, Vector companion, Vector q) {
-  // u - v + q lies in (0, 2q), and Shoup's product takes any 32-bit factor.
-  const Vector difference = _mm512_add_epi32(_mm512_sub_epi32(u, v), q);
-  return {add_mod(u, v, q), multiply_shoup(difference, w, companion, q)};
-}
-
-// Cooley and Tukey: (u, v) -> (u + v w, u - v w).
-inline Pair forward_butterfly(Vector u, Vector v, Vector w, Vector companion, Vector q) {
-  const Vector product = multiply_shoup(v, w, companion, q);
-  return {add_mod(u, product, q), subtract_mod(u, product, q)};
-}
+using Butterfly = void (*)(Vector&, Vector&, Vector, Vector, Vector);
 
 // For butterflies of distance `half` < 16 within 32 residues: which residues stand left and right, and how to put
 // results back. Index i < 16 means lane i of the first vector, else lane i - 16 of the second.
@@ -47,7 +34,7 @@ constexpr Shuffle make_shuffle(unsigned half) {
 constexpr Shuffle kShuffles[4] = {make_shuffle(1), make_shuffle(2), make_shuffle(4), make_shuffle(8)};
 
 // One level of distance 2^level inside (a, b); the 16 >> level roots of this span start at `roots`.
-template <Pair (*kButterfly)(Vector, Vector, Vector, Vector, Vector)>
+template <Butterfly kButterfly>
 inline void small_level(Vector& a, Vector& b, unsigned level, const std::uint32_t* roots,
                         const std::uint32_t* companions, Vector q) {
   const Shuffle& s = kShuffles[level];
@@ -55,11 +42,11 @@ inline void small_level(Vector& a, Vector& b, unsigned level, const std::uint32_
   const Vector where = load(s.root);
   const Vector w = _mm512_permutexvar_epi32(where, _mm512_maskz_loadu_epi32(mask, roots));
   const Vector companion = _mm512_permutexvar_epi32(where, _mm512_maskz_loadu_epi32(mask, companions));
-  const Vector left = _mm512_permutex2var_epi32(a, load(s.left), b);
-  const Vector right = _mm512_permutex2var_epi32(a, load(s.right), b);
-  const Pair result = kButterfly(left, right, w, companion, q);
-  a = _mm512_permutex2var_epi32(result.left, load(s.first), result.right);
-  b = _mm512_permutex2var_epi32(result.left, load(s.second), result.right);
+  Vector left = _mm512_permutex2var_epi32(a, load(s.left), b);
+  Vector right = _mm512_permutex2var_epi32(a, load(s.right), b);
+  kButterfly(left, right, w, companion, q);
+  a = _mm512_permutex2var_epi32(left, load(s.first), right);
+  b = _mm512_permutex2var_epi32(left, load(s.second), right);
 }
 
 // All levels of distance 1 to 16, span by span of 32 residues: the inverse transform begins with them.
@@ -71,19 +58,17 @@ void inverse_small(const Prime32& prime, std::size_t degree, std::uint32_t* valu
       small_level<inverse_butterfly>(a, b, level, prime.inverse_roots + at, prime.inverse_root_companions + at, q);
     }
     const std::size_t at = degree / 32 + start / 32;
-    const Pair last =
-        inverse_butterfly(a, b, broadcast(prime.inverse_roots[at]), broadcast(prime.inverse_root_companions[at]), q);
-    store(values + start, last.left);
-    store(values + start + 16, last.right);
+    inverse_butterfly(a, b, broadcast(prime.inverse_roots[at]), broadcast(prime.inverse_root_companions[at]), q);
+    store(values + start, a);
+    store(values + start + 16, b);
   }
 }
 
 void forward_small(const Prime32& prime, std::size_t degree, std::uint32_t* values, Vector q) {
   for (std::size_t start = 0; start < degree; start += 32) {
     const std::size_t first = degree / 32 + start / 32;
-    const Pair top = forward_butterfly(load(values + start), load(values + start + 16), broadcast(prime.roots[first]),
-                                       broadcast(prime.root_companions[first]), q);
-    Vector a = top.left, b = top.right;
+    Vector a = load(values + start), b = load(values + start + 16);
+    forward_butterfly(a, b, broadcast(prime.roots[first]), broadcast(prime.root_companions[first]), q);
     for (unsigned level = 4; level-- > 0;) {
       const std::size_t at = (degree >> (level + 1)) + (start >> (level + 1));
       small_level<forward_butterfly>(a, b, level, prime.roots + at, prime.root_companions + at, q);
@@ -110,15 +95,16 @@ void inverse_double_level(const Prime32& prime, std::size_t degree, std::size_t 
     const Root w1 = root_at(prime.inverse_roots, prime.inverse_root_companions, inner + 1);
     const Root w2 = root_at(prime.inverse_roots, prime.inverse_root_companions, outer);
     for (std::size_t k = start; k < start + half; k += kLanes) {
-      const Pair low = inverse_butterfly(load(values + k), load(values + k + half), w0.w, w0.companion, q);
-      const Pair high =
-          inverse_butterfly(load(values + k + 2 * half), load(values + k + 3 * half), w1.w, w1.companion, q);
-      const Pair even = inverse_butterfly(low.left, high.left, w2.w, w2.companion, q);
-      const Pair odd = inverse_butterfly(low.right, high.right, w2.w, w2.companion, q);
-      store(values + k, even.left);
-      store(values + k + half, odd.left);
-      store(values + k + 2 * half, even.right);
-      store(values + k + 3 * half, odd.right);
+      Vector x0 = load(values + k), x1 = load(values + k + half);
+      Vector x2 = load(values + k + 2 * half), x3 = load(values + k + 3 * half);
+      inverse_butterfly(x0, x1, w0.w, w0.companion, q);
+      inverse_butterfly(x2, x3, w1.w, w1.companion, q);
+      inverse_butterfly(x0, x2, w2.w, w2.companion, q);
+      inverse_butterfly(x1, x3, w2.w, w2.companion, q);
+      store(values + k, x0);
+      store(values + k + half, x1);
+      store(values + k + 2 * half, x2);
+      store(values + k + 3 * half, x3);
     }
   }
 }
@@ -131,40 +117,46 @@ void forward_double_level(const Prime32& prime, std::size_t degree, std::size_t 
     const Root w1 = root_at(prime.roots, prime.root_companions, inner + 1);
     const Root w2 = root_at(prime.roots, prime.root_companions, outer);
     for (std::size_t k = start; k < start + half; k += kLanes) {
-      const Pair even = forward_butterfly(load(values + k), load(values + k + 2 * half), w2.w, w2.companion, q);
-      const Pair odd = forward_butterfly(load(values + k + half), load(values + k + 3 * half), w2.w, w2.companion, q);
-      const Pair low = forward_butterfly(even.left, odd.left, w0.w, w0.companion, q);
-      const Pair high = forward_butterfly(even.right, odd.right, w1.w, w1.companion, q);
-      store(values + k, low.left);
-      store(values + k + half, low.right);
-      store(values + k + 2 * half, high.left);
-      store(values + k + 3 * half, high.right);
+      Vector x0 = load(values + k), x1 = load(values + k + half);
+      Vector x2 = load(values + k + 2 * half), x3 = load(values + k + 3 * half);
+      forward_butterfly(x0, x2, w2.w, w2.companion, q);
+      forward_butterfly(x1, x3, w2.w, w2.companion, q);
+      forward_butterfly(x0, x1, w0.w, w0.companion, q);
+      forward_butterfly(x2, x3, w1.w, w1.companion, q);
+      store(values + k, x0);
+      store(values + k + half, x1);
+      store(values + k + 2 * half, x2);
+      store(values + k + 3 * half, x3);
     }
   }
 }
 
-template <Pair (*kButterfly)(Vector, Vector, Vector, Vector, Vector)>
+template <Butterfly kButterfly>
 void single_top_level(std::uint32_t root, std::uint32_t companion, std::size_t degree, std::uint32_t* values,
                       Vector q) {
   const Vector w = broadcast(root), c = broadcast(companion);
   for (std::size_t k = 0; k < degree / 2; k += kLanes) {
-    const Pair result = kButterfly(load(values + k), load(values + k + degree / 2), w, c, q);
-    store(values + k, result.left);
-    store(values + k + degree / 2, result.right);
+    Vector left = load(values + k), right = load(values + k + degree / 2);
+    kButterfly(left, right, w, c, q);
+    store(values + k, left);
+    store(values + k + degree / 2, right);
   }
 }
 
 }  // namespace
 
-void inverse_ntt_unscaled(const Prime32& prime, unsigned log_degree, std::uint32_t* values) {
+void inverse_large(const Prime32& prime, unsigned log_degree, std::size_t half, std::uint32_t* values) {
   const std::size_t degree = std::size_t{1} << log_degree;
   const Vector q = broadcast(prime.modulus);
-  inverse_small(prime, degree, values, q);
-  std::size_t half = 32;
   for (; 4 * half <= degree; half *= 4) inverse_double_level(prime, degree, half, values, q);
   if (2 * half == degree) {
     single_top_level<inverse_butterfly>(prime.inverse_roots[1], prime.inverse_root_companions[1], degree, values, q);
   }
+}
+
+void inverse_ntt_unscaled(const Prime32& prime, unsigned log_degree, std::uint32_t* values) {
+  inverse_small(prime, std::size_t{1} << log_degree, values, broadcast(prime.modulus));
+  inverse_large(prime, log_degree, 32, values);
 }
 
 void forward_ntt(const Prime32& prime, unsigned log_degree, std::uint32_t* values) {

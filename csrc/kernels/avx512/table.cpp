@@ -1,12 +1,15 @@
 #include "kernels/avx512/table.hpp"
 
 #include <algorithm>
+#include <memory>
+#include <vector>
 
 #include "base/buffer.hpp"
 #include "base/modular.hpp"
 #include "kernels/avx512/codec32.hpp"
 #include "kernels/avx512/gaussian.hpp"
 #include "kernels/avx512/ntt32.hpp"
+#include "kernels/avx512/product.hpp"
 #include "kernels/avx512/streams.hpp"
 #include "kernels/scalar/fused.hpp"
 #include "kernels/scalar/opening.hpp"
@@ -67,7 +70,11 @@ inline Vector load_part(const void* p, __mmask16 lanes) {
 class PadMaker {
  public:
   explicit PadMaker(const PadRequest<Word>& request)
-      : request_(request), sampler_(*request.error), row_(request.ring->degree()), error_(request.ring->degree()) {}
+      : request_(request), sampler_(*request.error), row_(request.ring->degree()), error_(request.ring->degree()) {
+    for (std::size_t l = 0; l < request.ring->prime_count; ++l) {
+      products_.push_back(std::make_unique<ProductMaker>(*request.ring, l, request.secret, request.public_key));
+    }
+  }
 
   // Writes `length` residues per row of block b; `message` (delta * m, or null) is added while the row is at hand.
   void write(std::size_t b, std::size_t length, const std::int32_t* message, Word* out) {
@@ -75,8 +82,7 @@ class PadMaker {
     const std::uint64_t block = request_.batch.first_block + b;
     sampler_.sample_row(request_.private_key, Lane::kError0, block, ring.degree(), error_.data());
     for (std::size_t l = 0; l < ring.prime_count; ++l, out += length) {
-      uniform(ring.primes[l], ring.log_degree, request_.public_key, static_cast<std::uint32_t>(l), block, row_.data());
-      multiply_and_invert(ring, l, request_.secret, row_.data());
+      products_[l]->write(block, row_.data());
       const Vector q = broadcast(ring.primes[l].modulus);
       for_lanes(length, [&](std::size_t k, __mmask16 lanes) {
         Vector small = load_part(error_.data() + k, lanes);
@@ -90,6 +96,7 @@ class PadMaker {
  private:
   const PadRequest<Word>& request_;
   GaussianSampler sampler_;
+  std::vector<std::unique_ptr<ProductMaker>> products_;
   SecretBuffer<Word> row_;
   SecretBuffer<std::int32_t> error_;
 };
@@ -258,19 +265,18 @@ void round_simple_phases(const OpenRequest<Word>& request, std::size_t b, std::s
                            residual_limit(request.variance, length));
 }
 
-// c0 + INTT(c1 * s) of row l of block b
-void phase_row(const OpenRequest<Word>& request, std::size_t b, std::size_t l, Word* row) {
+// c0 + INTT(c1 * s) of row l of block b; `product` stands for an expanded c1
+void phase_row(const OpenRequest<Word>& request, const ProductMaker* product, std::size_t b, std::size_t l, Word* row) {
   const Ring32& ring = *request.ring;
   const Prime32& prime = ring.primes[l];
-  if (request.c1 == nullptr) {
-    uniform(prime, ring.log_degree, request.public_key, static_cast<std::uint32_t>(l), request.batch.first_block + b,
-            row);
+  if (product != nullptr) {
+    product->write(request.batch.first_block + b, row);
   } else {
     const Word* c1 = request.c1 + block_offset(ring, b) + l * ring.degree();
     std::copy(c1, c1 + ring.degree(), row);
     forward_ntt(prime, ring.log_degree, row);
+    multiply_and_invert(ring, l, request.secret, row);
   }
-  multiply_and_invert(ring, l, request.secret, row);
   const std::size_t length = row_length(ring, request.batch, b);
   const Word* c0 = request.c0 + block_offset(ring, b) + l * length;
   const Vector q = broadcast(prime.modulus);
@@ -286,10 +292,15 @@ void open(const OpenRequest<Word>& request) {
   const bool simple =
       ring.prime_count == 1 && request.delta % 2 == 1 && ring.primes[0].modulus / request.delta < kLargestSum;
   SecretBuffer<Word> rows(ring.block_words());
+  std::vector<std::unique_ptr<ProductMaker>> products(ring.prime_count);
+  for (std::size_t l = 0; request.c1 == nullptr && l < ring.prime_count; ++l) {
+    products[l] = std::make_unique<ProductMaker>(ring, l, request.secret, request.public_key);
+  }
   std::int64_t* out = request.out;
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     const std::size_t length = row_length(ring, request.batch, b);
-    for (std::size_t l = 0; l < ring.prime_count; ++l) phase_row(request, b, l, rows.data() + l * ring.degree());
+    for (std::size_t l = 0; l < ring.prime_count; ++l)
+      phase_row(request, products[l].get(), b, l, rows.data() + l * ring.degree());
     if (simple) {
       round_simple_phases(request, b, length, rows.data(), out);
     } else {
