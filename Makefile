@@ -15,12 +15,13 @@ THREADS ?= 1
 BENCH_OPTIONS ?=
 BENCH_STAMP := $(STAMP)-bench
 
-.PHONY: build demo test lint format test-python bench bench-suite bench-compare bench-baseline clean help
+.PHONY: build demo test lint format test-python test-versions bench bench-suite bench-compare bench-baseline clean help
 
 help:
 	@echo "make build   create $(VENV) and install the package with everything it needs"
 	@echo "make demo    the main job: an encrypted personalised federation on synthetic CT, report in runs/demo"
 	@echo "make test    lint, types and all tests (PPPML_DATA=DIR adds the real-data tests)"
+	@echo "make test-versions   the core's tests on CPython 3.10, 3.12 and 3.13, where they are installed"
 	@echo "make bench   encryption beside the peers that are installed: table in runs/bench (SIZE=N weights, THREADS=T)"
 	@echo "make bench-suite     every primitive, operation and round with pytest-benchmark, into runs/bench/suite.json"
 	@echo "make bench-compare   the gate against regressions: instructions, bytes, ratios within one run"
@@ -54,6 +55,18 @@ lint: build
 test-python: build
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest benchmarks --benchmark-disable
+
+# The core alone (NumPy and the test tools) on every other CPython that is here, but for the tests that need an extra.
+test-versions:
+	@for version in 3.10 3.12 3.13; do \
+	  python=$$(for candidate in python$$version $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python; do \
+	    $$candidate --version >/dev/null 2>&1 && echo $$candidate && break; done); \
+	  [ -n "$$python" ] || { echo "CPython $$version: not here"; continue; }; \
+	  $$python -m venv .venv-$$version && \
+	  .venv-$$version/bin/python -m pip install --quiet . pytest hypothesis && \
+	  .venv-$$version/bin/python --version && \
+	  .venv-$$version/bin/python -m pytest tests/core -p no:cacheprovider $(addprefix --ignore=tests/core/test_,layout.py quantize.py vetted.py) || exit 1; \
+	done
 
 # The peers are an extra of their own: neither `make demo` nor `make test` needs them.
 $(BENCH_STAMP): $(STAMP)
