@@ -75,8 +75,6 @@ def settings(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit: 0, or 2 with one line on stderr for bad input, or 130 when interrupted."""
-    # Threads that spin while they wait make a shared machine several times slower; read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(_guarded(arguments))
 
 
