@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pppml_fast import DataError, KeyReuseError, ProtocolError
-from pppml_fast.aggregation import AttemptId, AttemptLedger, FileStore, MemoryStore, PartyMachine, State, Store, journal
+from pppml_fast.aggregation import AttemptId, AttemptLedger, FileStore, MemoryStore, PartyMachine, State, journal
 from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.session import Gate
 from pppml_fast.transport import Outgoing
@@ -28,10 +31,15 @@ UPDATE = [np.arange(5, dtype=np.float32), np.ones(3, np.float32)]
 def restart(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], AttemptLedger]:
     """A party's ledger, as it finds it each time it starts."""
     memory = MemoryStore()
+    opened: list[FileStore] = []
 
     def start() -> AttemptLedger:
-        store: Store = memory if request.param == "memory" else FileStore(tmp_path / "journal")
-        return AttemptLedger(store)
+        if request.param == "memory":
+            return AttemptLedger(memory)
+        for store in opened:
+            store.close()
+        opened.append(FileStore(tmp_path / "journal"))
+        return AttemptLedger(opened[-1])
 
     return start
 
@@ -154,6 +162,22 @@ def test_compaction_keeps_what_matters(restart: Callable[[], AttemptLedger]) -> 
 # --- the file -----------------------------------------------------------------------------------------------------
 
 
+def filled(path: Path, *records: bytes) -> FileStore:
+    """A journal with these records, closed."""
+    store = FileStore(path)
+    for record in records:
+        store.append(record)
+    store.close()
+    return store
+
+
+def read_back(path: Path) -> list[bytes]:
+    """The records a later process finds."""
+    store = FileStore(path)
+    store.close()
+    return list(store._records)
+
+
 def test_every_record_is_synced_before_append_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "deep" / "journal"
     store = FileStore(path)
@@ -163,33 +187,45 @@ def test_every_record_is_synced_before_append_returns(tmp_path: Path, monkeypatc
     store.append(b"record")
     assert synced == [path.stat().st_size], "fsync ran after the last byte was written"
     assert path.stat().st_mode & 0o077 == 0
-    assert FileStore(path).records() == [b"record"]
-    assert FileStore(path).key == store.key
+    store.close()
+    again = FileStore(path)
+    assert again.records() == [b"record"]
+    assert again.key == store.key
 
 
-@given(cut=st.integers(1, 13))
-@settings(max_examples=13, deadline=None)
+@given(cut=st.integers(1, 17))
+@settings(max_examples=17, deadline=None)
 def test_a_torn_last_record_is_dropped(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("torn") / "journal"
-    store = FileStore(path)
-    store.append(b"first")
-    store.append(b"torn!")
+    filled(path, b"first", b"torn!")
     path.write_bytes(path.read_bytes()[:-cut])
-    store = FileStore(path)
-    assert store.records() == [b"first"]
-    store.append(b"third")
-    assert FileStore(path).records() == [b"first", b"third"]
+    assert read_back(path) == [b"first"]
+    filled(path, b"third")
+    assert read_back(path) == [b"first", b"third"]
+
+
+@pytest.mark.parametrize("record", [0, 1])
+@pytest.mark.parametrize("byte", range(17))
+def test_any_altered_byte_of_a_record_is_damage(tmp_path: Path, record: int, byte: int) -> None:
+    """Also in the last record, and in the size of one: a larger size must not pass for a torn end."""
+    path = tmp_path / "journal"
+    filled(path, b"first", b"final")
+    at = 44 + 17 * record
+    data = bytearray(path.read_bytes())
+    data[at + byte] ^= 0x10
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=rf"damaged at byte {at}"):
+        FileStore(path)
+    assert path.read_bytes() == bytes(data), "a damaged journal is left as it was found"
 
 
 def test_damage_is_an_error_not_an_empty_journal(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    store = FileStore(path)
-    for record in (b"first", b"second"):
-        store.append(record)
+    filled(path, b"first")
     data = bytearray(path.read_bytes())
-    data[50] ^= 1
+    data[20] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(DataError, match=r"damaged at byte 40"):
+    with pytest.raises(DataError, match=r"damaged before byte 44"):
         FileStore(path)
     path.write_bytes(b"something else")
     with pytest.raises(DataError, match=r"is not a journal"):
@@ -200,17 +236,100 @@ def test_damage_is_an_error_not_an_empty_journal(tmp_path: Path) -> None:
         AttemptLedger(store)
 
 
+def test_a_failed_append_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    store = FileStore(path)
+    store.append(b"first")
+    whole = path.read_bytes()
+    fsync, failures = os.fsync, [OSError("no space left")]
+
+    def failing(descriptor: int) -> None:
+        if failures:
+            raise failures.pop()
+        fsync(descriptor)
+
+    monkeypatch.setattr(journal.os, "fsync", failing)
+    with pytest.raises(OSError, match=r"no space left"):
+        store.append(b"never there")
+    assert path.read_bytes() == whole
+    assert store.records() == [b"first"]
+    store.append(b"second")
+    store.close()
+    assert read_back(path) == [b"first", b"second"]
+
+
+def test_a_journal_that_cannot_take_a_write_back_is_unusable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    store = FileStore(path)
+    store.append(b"first")
+
+    def failing(descriptor: int) -> None:
+        raise OSError("disk gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.os, "fsync", failing)
+        with pytest.raises(OSError, match=r"disk gone"):
+            store.append(b"lost")
+    for call in (lambda: store.append(b"x"), store.records, lambda: store.replace([])):
+        with pytest.raises(DataError, match=r"could not be taken back .*; open it anew"):
+            call()
+    store.close()
+    assert read_back(path)[0] == b"first"
+
+
+def test_a_failed_replacement_keeps_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    store = FileStore(path)
+    store.append(b"first")
+
+    def failing(descriptor: int) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.os, "fsync", failing)
+        with pytest.raises(OSError, match=r"no space left"):
+            store.replace([b"other"])
+    store.append(b"second")
+    store.close()
+    assert read_back(path) == [b"first", b"second"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["journal", "journal.lock"]
+
+
+def test_one_journal_has_one_user(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    store = FileStore(path)
+    store.replace([b"rewritten"])
+    with pytest.raises(ProtocolError, match=r"in use by another process"):
+        FileStore(path)
+    script = "import sys; from pppml_fast.aggregation import FileStore; FileStore(sys.argv[1])"
+    other = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False)
+    assert other.returncode != 0
+    assert "in use by another process" in other.stderr
+    store.close()
+    with pytest.raises(DataError, match=r"it was closed"):
+        store.append(b"late")
+    assert read_back(path) == [b"rewritten"]
+
+
 # --- in a federation ------------------------------------------------------------------------------------------------
 
 
-def test_spent_survives_a_restart_of_the_whole_federation(tmp_path: Path) -> None:
-    def stores() -> dict[str, FileStore]:
-        return {name: FileStore(tmp_path / name) for name in NAMES[:3]}
+@contextmanager
+def journals(folder: Path) -> Iterator[dict[str, FileStore]]:
+    """The parties' journals, for the life of one process."""
+    stores = {name: FileStore(folder / name) for name in NAMES[:3]}
+    try:
+        yield stores
+    finally:
+        for store in stores.values():
+            store.close()
 
+
+def test_spent_survives_a_restart_of_the_whole_federation(tmp_path: Path) -> None:
     updates = vectors()
-    with federation(stores=stores()) as fed:
+    with journals(tmp_path) as stores, federation(stores=stores) as fed:
         fed.aggregate(updates, round=0)
-    with federation(stores=stores()) as fed:
+    with journals(tmp_path) as stores, federation(stores=stores) as fed:
         with pytest.raises(KeyReuseError, match=r"spent"):
             fed.aggregate(updates, round=0)
         fresh = {name: vector + np.float32(0.01) for name, vector in updates.items()}
@@ -220,20 +339,23 @@ def test_spent_survives_a_restart_of_the_whole_federation(tmp_path: Path) -> Non
 def test_abandoned_update_may_be_summed_in_a_later_session(tmp_path: Path) -> None:
     updates = vectors(3)
 
-    def stores() -> dict[str, FileStore]:
-        return {name: FileStore(tmp_path / name) for name in NAMES[:3]}
-
-    with federation(stores=stores()) as fed:
+    with journals(tmp_path) as stores, federation(stores=stores) as fed:
         drop_when(fed, "south", lambda d: kind_of(d.data) is MessageType.STATEMENT and sender_of(d.data) == "south")
         with pytest.raises(ProtocolError, match=r"lost before it signed"):
             fed.aggregate(updates, round=0)
         assert [fed.members[name].state for name in fed.parties] == [State.ABANDONED] * 2
-    with federation(stores=stores()) as fed, pytest.raises(KeyReuseError, match=r"must be abandoned first"):
+    with (
+        journals(tmp_path) as stores,
+        federation(stores=stores) as fed,
+        pytest.raises(KeyReuseError, match=r"must be abandoned first"),
+    ):
         fed.aggregate(updates, round=0)
-    ledger = AttemptLedger(FileStore(tmp_path / "south"))
+    store = FileStore(tmp_path / "south")
+    ledger = AttemptLedger(store)
     for attempt in ledger.pending():
         ledger.abandon(attempt)
-    with federation(stores=stores()) as fed:
+    store.close()
+    with journals(tmp_path) as stores, federation(stores=stores) as fed:
         fed.aggregate(updates, round=0)
 
 
@@ -247,6 +369,7 @@ def test_after_a_crash_the_stored_bytes_finish_the_others(tmp_path: Path) -> Non
             fed.aggregate(updates, round=0)
         fed.network.tamper = None
         fed.network.restore("south")
+        store.close()
         ledger = AttemptLedger(FileStore(tmp_path / "south"))
         (attempt,) = ledger.pending()
         frames = ledger.release(attempt)
