@@ -119,7 +119,7 @@ def test_relay_cannot_form_the_key_from_its_full_transcript(opened: Opened) -> N
                 with pytest.raises(ProtocolError):
                     relay._now.gate.accept(frame)
                 with pytest.raises(ProtocolError, match=r"altered"):
-                    channel = relay.session.gate(0, 0)._channel(frame.header.sender)
+                    channel = relay.session._channels[frame.header.sender].scope(0, 0)
                     channel.next_received = frame.header.sequence
                     channel.open(frame.prefix, frame.header.sequence, frame.body)
         with pytest.raises(ProtocolError, match=r"no group key"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from aggregation_support import LAYOUT, NAMES, kind_of, parameters
 
-from pppml_fast import LayoutMismatchError, ProtocolError
+from pppml_fast import KeyReuseError, LayoutMismatchError, ProtocolError
 from pppml_fast.aggregation import (
     Handshake,
     HandshakeState,
@@ -22,7 +22,7 @@ from pppml_fast.aggregation import (
     SessionOptions,
     Terms,
 )
-from pppml_fast.aggregation.messages import HEADER_SIZE, MessageType, parse_frame
+from pppml_fast.aggregation.messages import HEADER_SIZE, SESSION_SCOPE, MessageType, parse_frame
 from pppml_fast.aggregation.pairwise import EphemeralKeys, PairContext, SealedChannel, encapsulate
 from pppml_fast.aggregation.payloads import Hello
 from pppml_fast.aggregation.roster import check_policy
@@ -99,6 +99,20 @@ def test_all_parties_hold_one_session_and_no_ephemeral_key(star: bool) -> None:
     assert gates[1].accept(parse_frame(frame)).body == b"for party 1"
     with pytest.raises(ProtocolError, match=r"addressed to party 1"):
         gates[2].accept(parse_frame(frame))
+
+
+def test_an_attempt_gets_its_keys_once() -> None:
+    """A second gate would seal other bodies under the same keys and nonces."""
+    handshakes = World().handshakes()
+    shake(handshakes)
+    session = sessions(handshakes)[0]
+    session.gate(0, 0)
+    session.gate(0, 1)
+    session.gate(1, 0)
+    with pytest.raises(KeyReuseError, match=r"attempt 0 of round 0 already has its keys"):
+        session.gate(0, 0)
+    with pytest.raises(KeyReuseError, match=r"already has its keys"):
+        session.gate(SESSION_SCOPE, 0)
 
 
 def test_every_session_is_another_one() -> None:

@@ -11,7 +11,7 @@ from aggregation_support import NAMES, federation, kind_of, sender_of, vectors
 
 from pppml_fast import Ciphertext, CiphertextError, CollectiveKey, OpeningError, ProtocolError, add
 from pppml_fast.aggregation import Federation, InitiatorParty, Relay, State
-from pppml_fast.aggregation.messages import HEADER_SIZE, Header, MessageType, parse_frame
+from pppml_fast.aggregation.messages import HEADER_SIZE, SESSION_SCOPE, Header, MessageType, parse_frame
 from pppml_fast.aggregation.party import PartyMachine
 from pppml_fast.aggregation.payloads import Announce, Chunk, Deal, ShareSum, Statement
 from pppml_fast.aggregation.session import Gate
@@ -459,3 +459,15 @@ def test_a_relay_has_no_say_in_the_close() -> None:
         for kind, body in ((MessageType.STATEMENT, bytes(35)), (MessageType.ABANDON, b"\x01" + bytes(4))):
             fed.members["east"].receive(fed.relay._now.gate.sign(1, kind, body))
             assert f"{kind.name} of party 3 has no place" in refusals(fed, "east")
+
+
+@pytest.mark.parametrize("numbers", [(SESSION_SCOPE, 0), (SESSION_SCOPE + 1, 0), (-1, 0), (0, SESSION_SCOPE), (0, -1)])
+def test_numbers_of_the_session_itself_are_no_attempt(numbers: tuple[int, int]) -> None:
+    with federation(topology="star") as fed:
+        assert fed.relay is not None
+        for machine in (fed.members["north"], fed.relay):
+            with pytest.raises(ProtocolError, match=r"out of range; number both from 0 to 4294967294"):
+                machine.begin(*numbers, NAMES[:3], fed.params)
+        fed.aggregate(vectors(), round=0)
+        with pytest.raises(ProtocolError, match=r"already begun"):
+            fed.relay.begin(0, 0, NAMES[:3], fed.params)

@@ -67,6 +67,7 @@ class Handshake(NeverPickled):
         self._own_hello = b""
         self._session_id = b""
         self._channels: dict[int, Channel] = {}
+        self._keyed: Session | None = None
         self._gate: Gate | None = None
         self._contributions: dict[int, bytes] = {}
         self._early: list[bytes] = []
@@ -244,8 +245,8 @@ class Handshake(NeverPickled):
         if len(self._channels) < len(roster.everyone) - 1:
             return []
         self._keys.destroy()
-        session = Session(roster, self._identity, self._session_id, self._channels, None)
-        self._gate = session.gate(SESSION_SCOPE, 0)
+        self._keyed = Session(roster, self._identity, self._session_id, self._channels, None)
+        self._gate = self._keyed.gate(SESSION_SCOPE, 0)
         members = len(roster.members)
         own = os.urandom(32) if self._me < members else b""
         self._contributions[self._me] = own
@@ -270,12 +271,13 @@ class Handshake(NeverPickled):
         return []
 
     def _finish(self, roster: Roster) -> None:
+        if self._keyed is None:
+            raise ProtocolError("the session has no pairwise keys yet")
         members = len(roster.members)
-        group_key = None
         if self._me < members:
             parts = b"".join(self._contributions[index] for index in range(members))
-            group_key = derive_key(parts, self._session_id, b"pppml group key v1")
-        self.session = Session(roster, self._identity, self._session_id, self._channels, group_key)
+            self._keyed.join(derive_key(parts, self._session_id, b"pppml group key v1"))
+        self.session, self._keyed = self._keyed, None
         self._contributions.clear()
         self._gate = None
         self.state = HandshakeState.OPEN

@@ -75,6 +75,7 @@ class PartyMachine(NeverPickled, ABC):
             raise self.drift
         if self.state in ACTIVE:
             raise ProtocolError(f"{self._now.id} is still {self.state.value}; finish or abandon it first")
+        self.session.check_numbers(round_, attempt)
         if (round_, attempt) in self._seen:
             raise ProtocolError(f"attempt {attempt} of round {round_} was already begun in this session")
         roster = self.session.roster

@@ -61,7 +61,10 @@ class Relay(NeverPickled):
         return self.session.identity.name
 
     def begin(self, round_: int, attempt: int, live: Sequence[str], params: CkksParams) -> list[Outgoing]:
-        """Open an attempt over the live parties."""
+        """Open an attempt over the live parties. Raises ProtocolError on numbers out of range or used before."""
+        self.session.check_numbers(round_, attempt)
+        if (round_, attempt) in self._seen:
+            raise ProtocolError(f"attempt {attempt} of round {round_} was already begun in this session")
         order = tuple(sorted(self.session.roster.index(name) for name in live))
         identity = AttemptId(self.session.id, round_, attempt)
         self._round = _Round(identity, self.session.gate(round_, attempt), params, order)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pppml_fast.aggregation.base import NeverPickled
 from pppml_fast.aggregation.encoding import digest
 from pppml_fast.aggregation.identity import Identity, verify
-from pppml_fast.aggregation.messages import EVERYONE, SEAL_SIZE, Frame, Header, MessageType
+from pppml_fast.aggregation.messages import EVERYONE, SEAL_SIZE, SESSION_SCOPE, Frame, Header, MessageType
 from pppml_fast.aggregation.pairwise import Channel, SealedChannel, derive_key
 from pppml_fast.aggregation.roster import Roster
-from pppml_fast.errors import ProtocolError
+from pppml_fast.errors import KeyReuseError, ProtocolError
 
 __all__ = ["CONTROL", "Gate", "Message", "Session", "session_id"]
 
@@ -61,17 +61,37 @@ class Session(NeverPickled):
         self.index = roster.index(identity.name)
         self._channels = dict(channels)
         self._group_key = group_key
+        self._gated: set[tuple[int, int]] = set()
 
     def gate(self, round_: int, attempt: int) -> Gate:
-        """The gate of one attempt; its sequence numbers start at 0 under keys of its own."""
+        """The gate of one attempt; its sequence numbers start at 0 under keys of its own.
+
+        Raises KeyReuseError on a second gate of one attempt: it would repeat the first one's keys and nonces.
+        """
+        if (round_, attempt) in self._gated:
+            raise KeyReuseError(
+                f"attempt {attempt} of round {round_} already has its keys in this session; use the next attempt"
+            )
+        self._gated.add((round_, attempt))
         channels = {peer: channel.scope(round_, attempt) for peer, channel in self._channels.items()}
         return Gate(self, round_, attempt, channels)
+
+    def join(self, group_key: bytes) -> None:
+        """Take the members' common key, once every member's part of it is here."""
+        self._group_key = group_key
 
     def group_key(self, label: str, *context: bytes) -> bytes:
         """32 bytes derived from the key that members share and relays lack. Raises ProtocolError on a relay."""
         if self._group_key is None:
             raise ProtocolError("a relay holds no group key")
         return derive_key(self._group_key, self.id, label.encode(), *context)
+
+    def check_numbers(self, round_: int, attempt: int) -> None:
+        """Raise ProtocolError on numbers no attempt may have; the highest round stands for the session itself."""
+        if not (0 <= round_ < SESSION_SCOPE and 0 <= attempt < SESSION_SCOPE):
+            raise ProtocolError(
+                f"attempt {attempt} of round {round_} is out of range; number both from 0 to {SESSION_SCOPE - 1}"
+            )
 
     def close(self) -> None:
         """Forget the session's keys."""
