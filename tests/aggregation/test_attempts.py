@@ -16,7 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pppml_fast import DataError, KeyReuseError, ProtocolError
-from pppml_fast.aggregation import AttemptId, AttemptLedger, FileStore, MemoryStore, PartyMachine, State, journal
+from pppml_fast.aggregation import (
+    AttemptId,
+    AttemptLedger,
+    CollectiveParty,
+    FileStore,
+    MemoryStore,
+    PartyMachine,
+    State,
+    journal,
+)
 from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.session import Gate
 from pppml_fast.transport import Outgoing
@@ -83,11 +92,49 @@ def test_released_update_is_spent_for_good(restart: Callable[[], AttemptLedger])
             ledger.abandon(FIRST)
 
 
+def test_a_closed_attempt_that_opens_without_this_party_is_spent_when_abandoned(
+    restart: Callable[[], AttemptLedger],
+) -> None:
+    """Its signature may be all the others lack: the same update over another live set could be told apart."""
+    ledger = restart()
+    update = ledger.update_id(UPDATE)
+    ledger.begin(FIRST, update)
+    ledger.prepare(FIRST, update, FRAMES, opens_without=True)
+    ledger = restart()
+    ledger.abandon(FIRST)
+    for compact in (False, True):
+        if compact:
+            ledger.compact()
+            ledger = restart()
+        assert ledger.is_spent(update)
+        assert not ledger.is_released(FIRST)
+        with pytest.raises(ProtocolError, match=r"never released"):
+            ledger.release(FIRST)
+        for attempt in (SECOND, OTHER_SESSION):
+            with pytest.raises(KeyReuseError, match=r"spent: .* discard the update and train anew"):
+                ledger.begin(attempt, update)
+        ledger.abandon(FIRST)
+
+
+@pytest.mark.parametrize("opens_without", [False, True])
+def test_an_attempt_abandoned_before_it_was_closed_frees_the_update(opens_without: bool) -> None:
+    ledger = AttemptLedger(MemoryStore())
+    update = ledger.update_id(UPDATE)
+    ledger.begin(FIRST, update)
+    ledger.abandon(FIRST)
+    assert not ledger.is_spent(update)
+    ledger.begin(SECOND, update)
+    ledger.prepare(SECOND, update, FRAMES, opens_without=opens_without)
+    ledger.compact()
+    ledger.abandon(SECOND)
+    assert ledger.is_spent(update) is opens_without
+
+
 def test_abandoned_attempt_never_releases(restart: Callable[[], AttemptLedger]) -> None:
     ledger = restart()
     update = ledger.update_id(UPDATE)
     ledger.begin(FIRST, update)
-    ledger.prepare(FIRST, update, FRAMES)
+    ledger.prepare(FIRST, update, FRAMES, opens_without=False)
     ledger.abandon(FIRST)
     for same in (ledger, restart()):
         assert same.pending() == ()
@@ -96,7 +143,7 @@ def test_abandoned_attempt_never_releases(restart: Callable[[], AttemptLedger]) 
         with pytest.raises(ProtocolError, match=r"abandoned"):
             same.begin(FIRST, update)
         with pytest.raises(ProtocolError, match=r"already closed"):
-            same.prepare(FIRST, update, FRAMES)
+            same.prepare(FIRST, update, FRAMES, opens_without=False)
         same.begin(SECOND, update)
 
 
@@ -110,7 +157,7 @@ def test_update_moves_to_another_attempt_only_after_the_first_is_abandoned(
         ledger.begin(SECOND, update)
     with pytest.raises(KeyReuseError, match=r"already holds another update"):
         ledger.begin(FIRST, ledger.update_id([np.ones(9)]))
-    ledger.prepare(FIRST, update, FRAMES)
+    ledger.prepare(FIRST, update, FRAMES, opens_without=False)
     ledger = restart()
     with pytest.raises(KeyReuseError, match=r"must be abandoned first"):
         ledger.begin(SECOND, update)
@@ -357,6 +404,25 @@ def test_abandoned_update_may_be_summed_in_a_later_session(tmp_path: Path) -> No
     store.close()
     with journals(tmp_path) as stores, federation(stores=stores) as fed:
         fed.aggregate(updates, round=0)
+
+
+def test_a_signed_update_is_not_retried_where_the_others_can_open_without_it() -> None:
+    """One of five is lost before it signs; four shares are enough. Who signed is spent, in every later round."""
+    updates = vectors(5)
+    with federation(5) as fed:
+        drop_when(fed, "centre", lambda d: kind_of(d.data) is MessageType.STATEMENT and sender_of(d.data) == "centre")
+        with pytest.raises(ProtocolError, match=r"update is spent, discard it and train anew"):
+            fed.aggregate(updates, round=0)
+        left = [fed.members[name] for name in fed.parties]
+        assert [machine.state for machine in left] == [State.ABANDONED] * 4
+        signed = [machine._mine is not None for machine in left if isinstance(machine, CollectiveParty)]
+        assert [machine.update_spent for machine in left] == signed
+        assert any(signed)
+        fed.network.tamper = None
+        with pytest.raises(KeyReuseError, match=r"spent"):
+            fed.aggregate(updates, round=1)
+        fresh = {name: vector + np.float32(0.01) for name, vector in updates.items()}
+        assert fed.aggregate(fresh, round=2).members == NAMES[:4]
 
 
 def test_after_a_crash_the_stored_bytes_finish_the_others(tmp_path: Path) -> None:

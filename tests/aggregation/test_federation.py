@@ -257,7 +257,7 @@ def test_threshold_opening_with_one_party_lost_after_its_contribution(topology: 
 
 def test_lost_between_contribution_and_statement_means_a_new_attempt() -> None:
     updates = vectors(5)
-    with federation(5) as fed:
+    with federation(5, threshold=5) as fed:
         drop_when(fed, "east", lambda d: kind_of(d.data) is MessageType.STATEMENT and sender_of(d.data) == "east")
         result = fed.aggregate(updates, round=0)
         assert result.attempt == 1

@@ -2,7 +2,9 @@
 
 Two sums over live sets that differ by one party give that party away. So an update takes part in one attempt at
 a time; it may move to another only after this party recorded that it will never release its share in the
-first, and once the share is released the update is spent for good. All of it survives a restart.
+first, and once the share is released the update is spent for good. Where fewer shares open the sum than its live set
+has parties, the others do not need this one's: there the update is already spent when the attempt is closed, as the
+signature that follows may be all they lack. All of it survives a restart.
 """
 
 from __future__ import annotations
@@ -53,12 +55,34 @@ class _Kind(IntEnum):
     SPENT = 4
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """A closed attempt: its update, the messages that release the share, and whether others can open without them."""
+
+    update: bytes
+    frames: list[Outgoing]
+    opens_without: bool
+
+    def encode(self, attempt: AttemptId) -> bytes:
+        writer = _record(_Kind.PREPARED, attempt).raw(self.update).u8(self.opens_without).u16(len(self.frames))
+        for receiver, frame in self.frames:
+            writer.u16(receiver).blob(frame)
+        return writer.finish()
+
+    @classmethod
+    def parse(cls, reader: Reader) -> _Prepared:
+        update, flag = reader.raw(32), reader.u8()
+        if flag > 1:
+            raise ProtocolError(f"a flag of {flag}")
+        return cls(update, [(reader.u16(), reader.blob(_FRAME_LIMIT)) for _ in range(reader.u16())], bool(flag))
+
+
 class AttemptLedger:
     """What a party did in its attempts, backed by a durable store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._prepared: dict[AttemptId, tuple[bytes, list[Outgoing]]] = {}
+        self._prepared: dict[AttemptId, _Prepared] = {}
         self._released: set[AttemptId] = set()
         self._abandoned: set[AttemptId] = set()
         self._spent: dict[bytes, AttemptId] = {}
@@ -78,7 +102,8 @@ class AttemptLedger:
         """Bind an update to an attempt. Raises KeyReuseError when it is spent or bound elsewhere."""
         if update in self._spent:
             raise KeyReuseError(
-                f"this update is spent: it was part of {self._spent[update]}; keep the sum opened there, or train anew"
+                f"this update is spent: it was part of {self._spent[update]}, and that sum may be open; keep the sum, "
+                "or discard the update and train anew"
             )
         holder = self._active.get(update)
         if holder is not None and holder != attempt:
@@ -89,17 +114,21 @@ class AttemptLedger:
             raise KeyReuseError(f"{attempt} already holds another update")
         self._active[update] = attempt
 
-    def prepare(self, attempt: AttemptId, update: bytes, frames: Sequence[Outgoing]) -> None:
-        """Store the messages that release this party's share, before it signs. Durable on return."""
+    def prepare(
+        self, attempt: AttemptId, update: bytes, frames: Sequence[Outgoing], *, opens_without: bool = True
+    ) -> None:
+        """Store the messages that release this party's share, before it signs. Durable on return.
+
+        ``opens_without``: whether the others' shares alone open the sum (threshold < parties of the live set). Then
+        abandoning the attempt spends the update.
+        """
         if attempt in self._abandoned or attempt in self._prepared:
             raise ProtocolError(f"{attempt} was already closed by this party; it cannot be closed again")
         if self._active.get(update) != attempt:
             raise ProtocolError(f"{attempt} does not hold this update")
-        writer = _record(_Kind.PREPARED, attempt).raw(update).u16(len(frames))
-        for receiver, frame in frames:
-            writer.u16(receiver).blob(frame)
-        self._store.append(writer.finish())
-        self._prepared[attempt] = (update, list(frames))
+        prepared = _Prepared(update, list(frames), opens_without)
+        self._store.append(prepared.encode(attempt))
+        self._prepared[attempt] = prepared
 
     def release(self, attempt: AttemptId) -> list[Outgoing]:
         """The stored messages, for sending; the update is spent from here on. Also after a restart.
@@ -110,11 +139,11 @@ class AttemptLedger:
             raise ProtocolError(f"{attempt} was abandoned; its share is never released")
         if attempt not in self._prepared:
             raise ProtocolError(f"{attempt} was not closed by this party; there is no share to release")
-        update, frames = self._prepared[attempt]
+        prepared = self._prepared[attempt]
         if attempt not in self._released:
             self._store.append(_record(_Kind.RELEASED, attempt).finish())
-            self._mark_spent(attempt, update)
-        return list(frames)
+            self._mark_spent(attempt, prepared.update)
+        return list(prepared.frames)
 
     def spend(self, attempt: AttemptId, update: bytes) -> None:
         """Record an update as spent the moment it leaves (protocols in which a key holder can open it)."""
@@ -122,7 +151,11 @@ class AttemptLedger:
         self._mark_spent(attempt, update)
 
     def abandon(self, attempt: AttemptId) -> None:
-        """Record that this attempt's share is never released. Raises ProtocolError when it already was."""
+        """Record that this attempt's share is never released. Raises ProtocolError when it already was.
+
+        The update is free for another attempt, unless this one was closed and the others can open it without
+        this share: then it is spent.
+        """
         if attempt in self._released:
             raise ProtocolError(f"the share of {attempt} is already released; finish it or discard the update")
         if attempt in self._abandoned:
@@ -138,6 +171,10 @@ class AttemptLedger:
         """Whether this party's share of the attempt has left."""
         return attempt in self._released
 
+    def is_spent(self, update: bytes) -> bool:
+        """Whether an update may never be encrypted again."""
+        return update in self._spent
+
     def finish(self, attempt: AttemptId) -> None:
         """Forget the stored messages of an attempt whose sum is open; what is spent stays on record."""
         self._prepared.pop(attempt, None)
@@ -146,24 +183,23 @@ class AttemptLedger:
         """Rewrite the store with what still matters: pending messages, spent updates, abandoned attempts."""
         records = [_record(_Kind.ABANDONED, attempt).finish() for attempt in self._abandoned]
         records += [_record(_Kind.SPENT, attempt).raw(update).finish() for update, attempt in self._spent.items()]
-        for attempt in self.pending():
-            update, frames = self._prepared[attempt]
-            writer = _record(_Kind.PREPARED, attempt).raw(update).u16(len(frames))
-            for receiver, frame in frames:
-                writer.u16(receiver).blob(frame)
-            records.append(writer.finish())
+        for attempt, prepared in self._prepared.items():
+            records.append(prepared.encode(attempt))
             if attempt in self._released:
                 records.append(_record(_Kind.RELEASED, attempt).finish())
         self._store.replace(records)
 
     def _mark_spent(self, attempt: AttemptId, update: bytes) -> None:
-        self._released.add(attempt)
+        if attempt not in self._abandoned:
+            self._released.add(attempt)
         self._spent[update] = attempt
         self._active.pop(update, None)
 
     def _mark_abandoned(self, attempt: AttemptId) -> None:
         self._abandoned.add(attempt)
-        self._prepared.pop(attempt, None)
+        prepared = self._prepared.pop(attempt, None)
+        if prepared is not None and prepared.opens_without:
+            self._spent[prepared.update] = attempt
         self._active = {update: holder for update, holder in self._active.items() if holder != attempt}
 
     def _replay(self, record: bytes) -> None:
@@ -171,19 +207,18 @@ class AttemptLedger:
         try:
             kind = _Kind(reader.u8())
             attempt = AttemptId(reader.raw(32), reader.u32(), reader.u32())
-            update = reader.raw(32) if kind in (_Kind.PREPARED, _Kind.SPENT) else b""
-            count = reader.u16() if kind is _Kind.PREPARED else 0
-            frames = [(reader.u16(), reader.blob(_FRAME_LIMIT)) for _ in range(count)]
+            update = reader.raw(32) if kind is _Kind.SPENT else b""
+            prepared = _Prepared.parse(reader) if kind is _Kind.PREPARED else None
             reader.finish()
         except (ProtocolError, ValueError) as error:
             raise DataError(f"the journal holds a record that cannot be read: {error}") from None
-        if kind is _Kind.PREPARED:
-            self._prepared[attempt] = (update, frames)
-            self._active[update] = attempt
+        if prepared is not None:
+            self._prepared[attempt] = prepared
+            self._active[prepared.update] = attempt
         elif kind is _Kind.RELEASED:
             if attempt not in self._prepared:
                 raise DataError(f"the journal releases {attempt} without ever preparing it")
-            self._mark_spent(attempt, self._prepared[attempt][0])
+            self._mark_spent(attempt, self._prepared[attempt].update)
         elif kind is _Kind.SPENT:
             self._mark_spent(attempt, update)
         else:

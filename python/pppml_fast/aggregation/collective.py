@@ -153,7 +153,7 @@ class CollectiveParty(PartyMachine):
         self._share_sums[me] = own
         self._wipe_shares()
         out = self._send_tag(root)
-        self._ledger.prepare(now.id, now.update, frames)
+        self._ledger.prepare(now.id, now.update, frames, opens_without=now.threshold < len(members))
         self._mine = Statement(parties, members, root)
         self.state = State.CLOSING
         out += self._broadcast(MessageType.STATEMENT, self._mine.encode())

@@ -198,7 +198,9 @@ class Federation:
         self._abandon_all()
         if opening:
             return opening[0]
-        reasons = [str(error) for error in (*found, *refused, *told)]
+        signed = [machine for machine in machines if machine.state is State.ABANDONED and machine.update_spent]
+        spent = [machine.failure for machine in signed if machine.failure is not None]
+        reasons = [str(error) for error in (*spent, *found, *refused, *told)]
         return ProtocolError("the round did not finish: " + (reasons[0] if reasons else "messages were lost"))
 
     def _abandon_all(self) -> None:
@@ -210,9 +212,12 @@ class Federation:
         self.network.run()
 
     def _can_retry(self, live: tuple[str, ...]) -> bool:
-        """A smaller live set may try again if all of it recorded the attempt as abandoned."""
+        """A smaller live set may try again if all of it recorded the attempt as abandoned, and no update is spent."""
         left = self.parties
-        if len(left) == len(live) or any(self.members[name].state is not State.ABANDONED for name in left):
+        machines = [self.members[name] for name in left]
+        if any(machine.state is not State.ABANDONED or machine.update_spent for machine in machines):
+            return False
+        if len(left) == len(live):
             return False
         try:
             for name in left:

@@ -67,6 +67,11 @@ class PartyMachine(NeverPickled, ABC):
         """Costs of the current attempt."""
         return self._now.meter
 
+    @property
+    def update_spent(self) -> bool:
+        """Whether the update of the current attempt may never be encrypted again."""
+        return self._ledger.is_spent(self._now.update)
+
     # --- local events -------------------------------------------------------------------------------------
 
     def begin(self, round_: int, attempt: int, live: Sequence[str], params: CkksParams) -> list[Outgoing]:
@@ -270,6 +275,11 @@ class PartyMachine(NeverPickled, ABC):
         self._ledger.abandon(self._now.id)
         self.state = State.ABANDONED
         self.failure = error
+        if self.update_spent:
+            self.failure = type(error)(
+                f"{error}; this party had signed, and the others can open without its share: the update is spent, "
+                "discard it and train anew"
+            )
         self._wipe()
         return self._broadcast(MessageType.ABANDON, Abandon(reason, evidence).encode())
 
