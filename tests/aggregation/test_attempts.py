@@ -158,24 +158,49 @@ def test_update_moves_to_another_attempt_only_after_the_first_is_abandoned(
     with pytest.raises(KeyReuseError, match=r"already holds another update"):
         ledger.begin(FIRST, ledger.update_id([np.ones(9)]))
     ledger.prepare(FIRST, update, FRAMES, opens_without=False)
-    ledger = restart()
     with pytest.raises(KeyReuseError, match=r"must be abandoned first"):
         ledger.begin(SECOND, update)
     ledger.abandon(FIRST)
     ledger.begin(SECOND, update)
 
 
-def test_crash_before_the_release_leaves_exactly_the_stored_bytes(restart: Callable[[], AttemptLedger]) -> None:
+def test_crash_after_the_release_leaves_exactly_the_stored_bytes(restart: Callable[[], AttemptLedger]) -> None:
     ledger = restart()
     update = ledger.update_id(UPDATE)
     ledger.begin(FIRST, update)
     ledger.prepare(FIRST, update, FRAMES)
+    assert ledger.pending() == (), "nothing may be sent before every statement agreed"
+    ledger.release(FIRST)
+    for _ in range(2):
+        ledger = restart()
+        assert ledger.pending() == (FIRST,)
+        assert ledger.release(FIRST) == FRAMES
+        with pytest.raises(KeyReuseError, match=r"spent"):
+            ledger.begin(SECOND, update)
+    ledger.finish(FIRST)
+    assert ledger.pending() == ()
+
+
+@pytest.mark.parametrize("opens_without", [False, True])
+def test_crash_between_closing_and_release_abandons_the_attempt(
+    restart: Callable[[], AttemptLedger], opens_without: bool
+) -> None:
+    """Nothing proves after a restart that all statements agreed, so the stored share never leaves."""
     ledger = restart()
-    assert ledger.pending() == (FIRST,)
-    assert ledger.release(FIRST) == FRAMES
-    assert restart().release(FIRST) == FRAMES
-    with pytest.raises(KeyReuseError, match=r"spent"):
-        restart().begin(SECOND, update)
+    update = ledger.update_id(UPDATE)
+    ledger.begin(FIRST, update)
+    ledger.prepare(FIRST, update, FRAMES, opens_without=opens_without)
+    for _ in range(2):
+        ledger = restart()
+        assert ledger.pending() == ()
+        assert ledger.is_spent(update) is opens_without
+        with pytest.raises(ProtocolError, match=r"abandoned; its share is never released"):
+            ledger.release(FIRST)
+    if opens_without:
+        with pytest.raises(KeyReuseError, match=r"discard the update and train anew"):
+            ledger.begin(SECOND, update)
+    else:
+        ledger.begin(SECOND, update)
 
 
 def test_nothing_is_released_unprepared(restart: Callable[[], AttemptLedger]) -> None:
@@ -197,9 +222,13 @@ def test_compaction_keeps_what_matters(restart: Callable[[], AttemptLedger]) -> 
     ledger.begin(OTHER_SESSION, moved)
     ledger.prepare(OTHER_SESSION, moved, FRAMES[:1])
     ledger.compact()
+    assert ledger.release(OTHER_SESSION) == FRAMES[:1]
     ledger = restart()
     assert set(ledger.pending()) == {FIRST, OTHER_SESSION}
     assert ledger.release(OTHER_SESSION) == FRAMES[:1]
+    ledger.compact()
+    ledger = restart()
+    assert set(ledger.pending()) == {FIRST, OTHER_SESSION}
     with pytest.raises(ProtocolError, match=r"never released"):
         ledger.release(SECOND)
     with pytest.raises(KeyReuseError, match=r"spent"):
@@ -391,17 +420,6 @@ def test_abandoned_update_may_be_summed_in_a_later_session(tmp_path: Path) -> No
         with pytest.raises(ProtocolError, match=r"lost before it signed"):
             fed.aggregate(updates, round=0)
         assert [fed.members[name].state for name in fed.parties] == [State.ABANDONED] * 2
-    with (
-        journals(tmp_path) as stores,
-        federation(stores=stores) as fed,
-        pytest.raises(KeyReuseError, match=r"must be abandoned first"),
-    ):
-        fed.aggregate(updates, round=0)
-    store = FileStore(tmp_path / "south")
-    ledger = AttemptLedger(store)
-    for attempt in ledger.pending():
-        ledger.abandon(attempt)
-    store.close()
     with journals(tmp_path) as stores, federation(stores=stores) as fed:
         fed.aggregate(updates, round=0)
 
@@ -426,7 +444,7 @@ def test_a_signed_update_is_not_retried_where_the_others_can_open_without_it() -
 
 
 def test_after_a_crash_the_stored_bytes_finish_the_others(tmp_path: Path) -> None:
-    """South signs, crashes before its share leaves, restarts with nothing but its journal, and sends those bytes."""
+    """South releases its share, crashes before it leaves, restarts with only its journal, and sends those bytes."""
     updates = vectors(3)
     store = FileStore(tmp_path / "south")
     with federation(stores={"south": store}) as fed:

@@ -78,7 +78,11 @@ class _Prepared:
 
 
 class AttemptLedger:
-    """What a party did in its attempts, backed by a durable store."""
+    """What a party did in its attempts, backed by a durable store.
+
+    Opening a ledger ends what a crash left open: an attempt that was closed but not released is abandoned, on
+    record. Whether all its statements agreed is not known any more, so its share may never leave.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -89,6 +93,8 @@ class AttemptLedger:
         self._active: dict[bytes, AttemptId] = {}
         for record in store.records():
             self._replay(record)
+        for attempt in [attempt for attempt in self._prepared if attempt not in self._released]:
+            self.abandon(attempt)
 
     def update_id(self, parts: Sequence[NDArray[Any]]) -> bytes:
         """32 bytes that identify an update: a keyed hash of its float32 values, useless without the store."""
@@ -131,9 +137,10 @@ class AttemptLedger:
         self._prepared[attempt] = prepared
 
     def release(self, attempt: AttemptId) -> list[Outgoing]:
-        """The stored messages, for sending; the update is spent from here on. Also after a restart.
+        """The stored messages, for sending; the update is spent from here on. Again after a restart.
 
-        Raises ProtocolError when the attempt was abandoned or never prepared: then no share may leave.
+        Call it first once every statement of the live set agrees. Raises ProtocolError when the attempt was abandoned
+        (also by a restart before the first release) or never prepared: then no share may leave.
         """
         if attempt in self._abandoned:
             raise ProtocolError(f"{attempt} was abandoned; its share is never released")
@@ -164,8 +171,8 @@ class AttemptLedger:
         self._mark_abandoned(attempt)
 
     def pending(self) -> tuple[AttemptId, ...]:
-        """Attempts that were closed, not abandoned: their stored messages may be sent again."""
-        return tuple(attempt for attempt in self._prepared if attempt not in self._abandoned)
+        """Released attempts that are not finished: their stored messages may be sent again."""
+        return tuple(attempt for attempt in self._prepared if attempt in self._released)
 
     def is_released(self, attempt: AttemptId) -> bool:
         """Whether this party's share of the attempt has left."""
