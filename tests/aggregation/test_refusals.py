@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -471,3 +472,37 @@ def test_numbers_of_the_session_itself_are_no_attempt(numbers: tuple[int, int]) 
         fed.aggregate(vectors(), round=0)
         with pytest.raises(ProtocolError, match=r"already begun"):
             fed.relay.begin(0, 0, NAMES[:3], fed.params)
+
+
+@pytest.mark.parametrize("protocol", ["collective", "plain"])
+@pytest.mark.parametrize("length", [1 << 63, 1 << 40, (1 << 28) + 1, 1 << 28, 0])
+def test_a_huge_announced_length_does_not_reach_the_relays_memory(
+    protocol: str, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One member lies about the length of its first chunk, with a payload too short for it."""
+    with federation(protocol=protocol, topology="star") as fed:
+        relay = fed.relay
+        assert relay is not None
+        zeros, asked = Relay._zeros, list[int]()
+        monkeypatch.setattr(Relay, "_zeros", lambda self, size: (asked.append(size), zeros(self, size))[1])
+        relay.begin(0, 0, NAMES[:3], fed.params)
+        gate = fed.members["north"].session.gate(0, 0)
+        body = Chunk(length, 3, frozenset({0}), bytes(64)).encode()
+        assert relay.receive(gate.seal(3, MessageType.CHUNK, body, (0, 2))) == []
+        assert isinstance(relay.refusals[-1], ProtocolError)
+        expected = r"do not fit 64 bytes" if length == 1 << 28 else r"announces \d+ values; this relay takes 1 to"
+        assert re.search(expected, str(relay.refusals[-1]))
+        assert max(asked, default=0) <= 2 * fed.params.block_weights
+        assert relay._now.length == 0
+
+
+def test_a_relay_out_of_memory_refuses_the_term(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Ciphertext:
+        raise MemoryError
+
+    with federation(topology="star") as fed:
+        assert fed.relay is not None
+        fed.relay.begin(0, 0, NAMES[:3], fed.params)
+        monkeypatch.setattr(Ciphertext, "zeros", full)
+        with pytest.raises(ProtocolError, match=r"no memory for a term of 9000 values"):
+            fed.relay._zeros(9000)

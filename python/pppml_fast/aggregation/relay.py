@@ -21,6 +21,8 @@ from pppml_fast.transport.base import Outgoing
 __all__ = ["Relay"]
 
 _EARLY_LIMIT = 1 << 16
+_LENGTH_LIMIT = 1 << 28
+"""Most values of a term by default: a member announces its length before it sent that much."""
 _Term = Ciphertext | PlainBlocks
 
 
@@ -43,11 +45,13 @@ class _Round:
 class Relay(NeverPickled):
     """The state machine in the middle of a star. It sees sizes and times, can stop a round, and learns nothing.
 
-    A party lost before its last chunk is left out of the sum; its half-received term is dropped.
+    A party lost before its last chunk is left out of the sum; its half-received term is dropped. Terms of more than
+    ``length_limit`` values are refused.
     """
 
-    def __init__(self, session: Session, clock: Clock = no_clock) -> None:
+    def __init__(self, session: Session, clock: Clock = no_clock, length_limit: int = _LENGTH_LIMIT) -> None:
         self.session = session
+        self._length_limit = length_limit
         self.refusals: list[PppmlError] = []
         self.add_s = 0.0
         self._clock = clock
@@ -113,6 +117,8 @@ class Relay(NeverPickled):
             raise ProtocolError(f"party {sender} sends a term that is not expected")
         if chunk.contributors != {sender} or chunk.length != (now.length or chunk.length):
             raise ProtocolError(f"the term of party {sender} names others or has {chunk.length} values")
+        if sender not in now.partial:
+            self._check_size(sender, chunk, blocks)
         term, index = now.partial.get(sender) or (self._zeros(chunk.length), 0)
         grid = chunk_grid(term.block_count, self.session.roster.options.chunk_blocks)
         if index >= len(grid) or grid[index] != blocks:
@@ -152,11 +158,30 @@ class Relay(NeverPickled):
         now.total = None
         return out
 
+    def _check_size(self, sender: int, chunk: Chunk, blocks: tuple[int, int]) -> None:
+        """Raise ProtocolError unless a first chunk is what a term of its length starts with."""
+        params, length = self._now.params, chunk.length
+        if not 0 < length <= self._length_limit:
+            raise ProtocolError(
+                f"party {sender} announces {length} values; this relay takes 1 to {self._length_limit}: allow more "
+                "with length_limit"
+            )
+        stop = min(self.session.roster.options.chunk_blocks, params.block_count(length))
+        if blocks != (0, stop):
+            raise ProtocolError(f"blocks {blocks[0]}..{blocks[1]} of party {sender} are not its next chunk")
+        # The size of the first blocks does not depend on how many follow, so a term of those alone tells it.
+        first = self._zeros(min(length, stop * params.block_weights))
+        if len(chunk.payload) != len(first.pack(0, stop)):
+            raise ProtocolError(f"blocks 0..{stop} of party {sender} do not fit {len(chunk.payload)} bytes")
+
     def _zeros(self, length: int) -> _Term:
         now = self._now
-        if self.session.roster.options.protocol == "plain":
-            return PlainBlocks.zeros(now.params, length)
-        return Ciphertext.zeros(now.params, length, 1, now.id.context)
+        try:
+            if self.session.roster.options.protocol == "plain":
+                return PlainBlocks.zeros(now.params, length)
+            return Ciphertext.zeros(now.params, length, 1, now.id.context)
+        except MemoryError:
+            raise ProtocolError(f"this relay has no memory for a term of {length} values") from None
 
     @property
     def _now(self) -> _Round:
