@@ -17,7 +17,8 @@ from pppml_fast import _native
 from pppml_fast.cipher.ciphertext import Ciphertext
 from pppml_fast.cipher.expansion import check_bytes32
 from pppml_fast.cipher.keys import encrypt_symmetric, encryption_target
-from pppml_fast.cipher.opening import check_mode, open_sum, refuse_pickling
+from pppml_fast.cipher.opening import check_mode, open_sum
+from pppml_fast.cipher.secrecy import Secret
 from pppml_fast.errors import CiphertextError, InputError, KeyReuseError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import TensorInput, tensor_list, total_length
@@ -25,10 +26,8 @@ from pppml_fast.tensors import TensorInput, tensor_list, total_length
 __all__ = ["CollectiveKey", "OpeningKey"]
 
 
-class CollectiveKey:
+class CollectiveKey(Secret):
     """One party's one-time secret s_i for one attempt of one round. In memory only, never pickled."""
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, params: CkksParams, secret: _native.SecretKey, noise: _native.StreamKey) -> None:
         check_mode(params, "collective", "a collective key")
@@ -105,16 +104,9 @@ class CollectiveKey:
         state = "destroyed" if self._secret is None else "used" if self._context is not None else "fresh"
         return f"CollectiveKey({self.params.name}, {state}, <hidden>)"
 
-    def __eq__(self, other: object) -> bool:
-        raise TypeError("secret keys are not compared")
 
-    __reduce__ = refuse_pickling
-
-
-class OpeningKey:
+class OpeningKey(Secret):
     """S_U, the sum of the live set's secrets: opens their summed ciphertext and nothing else."""
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, params: CkksParams, native: _native.SecretKey, terms: int) -> None:
         self.params = params
@@ -160,8 +152,3 @@ class OpeningKey:
 
     def __repr__(self) -> str:
         return f"OpeningKey({self.params.name}, terms={self.terms}, <hidden>)"
-
-    def __eq__(self, other: object) -> bool:
-        raise TypeError("secret keys are not compared")
-
-    __reduce__ = refuse_pickling

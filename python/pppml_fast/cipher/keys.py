@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike, NDArray
 from pppml_fast import _native
 from pppml_fast.cipher.ciphertext import Ciphertext
 from pppml_fast.cipher.expansion import expansion_key
-from pppml_fast.cipher.opening import check_mode, open_sum, refuse_pickling
+from pppml_fast.cipher.opening import check_mode, open_sum
+from pppml_fast.cipher.secrecy import Secret
 from pppml_fast.errors import CiphertextError, InputError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import TensorInput, check_weight, explain_non_finite, tensor_list, total_length
@@ -81,10 +82,8 @@ class PublicKey:
         return PublicKey.from_bytes, (self.params, self.to_bytes())
 
 
-class SecretKey:
+class SecretKey(Secret):
     """The key that decrypts. Stays in memory, is wiped at its end, refuses to be pickled."""
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, params: CkksParams, native: _native.SecretKey) -> None:
         self.params = params
@@ -119,11 +118,6 @@ class SecretKey:
 
     def __repr__(self) -> str:
         return f"SecretKey({self.params.name}, <hidden>)"
-
-    def __eq__(self, other: object) -> bool:
-        raise TypeError("secret keys are not compared")
-
-    __reduce__ = refuse_pickling
 
 
 class KeyPair(NamedTuple):

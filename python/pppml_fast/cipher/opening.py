@@ -15,7 +15,7 @@ from pppml_fast.errors import CiphertextError, OpeningError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.quantize import check_out, dequantize
 
-__all__ = ["check_mode", "open_sum", "refuse_pickling"]
+__all__ = ["check_mode", "open_sum"]
 
 
 def open_sum(
@@ -76,8 +76,3 @@ def check_mode(params: CkksParams, expected: str, what: str) -> None:
     """Raise ParameterError when ``params`` serve another key mode."""
     if params.keys != expected:
         raise ParameterError(f"{what} needs parameters with keys={expected!r}, not keys={params.keys!r}")
-
-
-def refuse_pickling(self: object) -> tuple[Any, ...]:
-    """``__reduce__`` of everything secret."""
-    raise TypeError(f"{type(self).__name__} holds a secret and is never pickled or copied")
