@@ -1,5 +1,7 @@
 #include "bindings/arrays.hpp"
 
+#include <algorithm>
+
 namespace pppml::bindings {
 namespace {
 
@@ -21,7 +23,8 @@ Tensors::Tensors(const py::list& arrays) {
     require(static_cast<bool>(array) && (array.flags() & py::array::c_style) != 0,
             "a tensor is not a contiguous array");
     const kernels::Dtype dtype = tagged ? kernels::Dtype::kBfloat16 : dtype_of(array);
-    spans_.push_back({array.data(), static_cast<std::size_t>(array.size()), dtype});
+    const auto size = static_cast<std::size_t>(array.size());
+    spans_.push_back({array.data(), size, dtype, std::max<std::size_t>(size, 1), std::max<std::size_t>(size, 1)});
     length_ += static_cast<std::uint64_t>(array.size());
     keep_alive_.push_back(std::move(array));
   }

@@ -8,6 +8,7 @@ namespace pppml::bindings {
 namespace py = pybind11;
 using ckks::KeyMode;
 using ckks::Parameters;
+using ckks::Rounding;
 using ckks::WeightPolicy;
 
 void register_parameters(py::module_& module) {
@@ -19,14 +20,20 @@ void register_parameters(py::module_& module) {
       .value("free", WeightPolicy::kFree)
       .value("public", WeightPolicy::kPublicWeights);
 
+  py::enum_<Rounding>(module, "Rounding")
+      .value("nearest", Rounding::kNearest)
+      .value("stochastic", Rounding::kStochastic);
+
   py::class_<Parameters>(module, "Parameters")
       .def(py::init([](std::uint64_t ring_dimension, std::vector<std::uint64_t> primes, std::uint64_t parties,
-                       double clip, KeyMode keys, WeightPolicy weights, unsigned values_per_coefficient) {
+                       double clip, KeyMode keys, WeightPolicy weights, unsigned values_per_coefficient,
+                       Rounding rounding) {
              return Parameters(
-                 {ring_dimension, std::move(primes), parties, clip, keys, weights, values_per_coefficient});
+                 {ring_dimension, std::move(primes), parties, clip, keys, weights, values_per_coefficient, rounding});
            }),
            py::kw_only(), py::arg("ring_dimension"), py::arg("primes"), py::arg("parties"), py::arg("clip"),
-           py::arg("keys"), py::arg("weights"), py::arg("values_per_coefficient"))
+           py::arg("keys"), py::arg("weights"), py::arg("values_per_coefficient"),
+           py::arg("rounding") = Rounding::kNearest)
       .def_property_readonly("ring_dimension", &Parameters::ring_dimension)
       .def_property_readonly("primes", &Parameters::primes)
       .def_property_readonly("log2_modulus", &Parameters::log2_modulus)

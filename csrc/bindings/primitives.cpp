@@ -55,10 +55,17 @@ const kernels::KernelTable<std::uint32_t>& any_table(const std::string& name) {
   return kernels::kernels<std::uint32_t>(kernels::choose_backend(name));
 }
 
+kernels::PrivateStream stream_of(const py::bytes& key, const std::string& cipher) {
+  require(cipher == "chacha20" || cipher == "aes256", "no stream cipher '", cipher, "'; there are chacha20 and aes256");
+  return {key_bytes(key, "key"),
+          cipher == "aes256" ? kernels::StreamCipher::kAes256 : kernels::StreamCipher::kChaCha20};
+}
+
 py::array_t<std::uint32_t> stream(const py::bytes& key, std::uint32_t selector, std::uint64_t block,
-                                  std::uint64_t first, std::size_t count, const std::string& backend) {
+                                  std::uint64_t first, std::size_t count, const std::string& backend,
+                                  const std::string& cipher) {
   py::array_t<std::uint32_t> out(static_cast<py::ssize_t>(count));
-  any_table(backend).stream(key_bytes(key, "key"), selector, block, first, count, out.mutable_data());
+  any_table(backend).stream(stream_of(key, cipher), selector, block, first, count, out.mutable_data());
   return out;
 }
 
@@ -77,17 +84,18 @@ kernels::GaussianTable gaussian_table(const std::string& name) {
 }
 
 Small gaussian(const std::string& table, const py::bytes& key, std::uint32_t lane, std::uint64_t block,
-               std::size_t count, const std::string& backend) {
+               std::size_t count, const std::string& backend, const std::string& cipher) {
   Small out(static_cast<py::ssize_t>(count));
-  any_table(backend).gaussian(gaussian_table(table), key_bytes(key, "key"), static_cast<kernels::Lane>(lane), block,
+  any_table(backend).gaussian(gaussian_table(table), stream_of(key, cipher), static_cast<kernels::Lane>(lane), block,
                               count, out.mutable_data());
   return out;
 }
 
 Small ternary(const py::bytes& key, std::uint32_t lane, std::uint64_t block, std::size_t count,
-              const std::string& backend) {
+              const std::string& backend, const std::string& cipher) {
   Small out(static_cast<py::ssize_t>(count));
-  any_table(backend).ternary(key_bytes(key, "key"), static_cast<kernels::Lane>(lane), block, count, out.mutable_data());
+  any_table(backend).ternary(stream_of(key, cipher), static_cast<kernels::Lane>(lane), block, count,
+                             out.mutable_data());
   return out;
 }
 
@@ -106,11 +114,11 @@ void register_primitives(py::module_& module) {
   primitives.def("uniform", &uniform, py::arg("modulus"), py::arg("log_degree"), py::arg("key"), py::arg("selector"),
                  py::arg("block"), py::arg("backend") = "");
   primitives.def("stream", &stream, py::arg("key"), py::arg("selector"), py::arg("block"), py::arg("first"),
-                 py::arg("count"), py::arg("backend") = "");
+                 py::arg("count"), py::arg("backend") = "", py::arg("cipher") = "chacha20");
   primitives.def("gaussian", &gaussian, py::arg("table"), py::arg("key"), py::arg("lane"), py::arg("block"),
-                 py::arg("count"), py::arg("backend") = "");
+                 py::arg("count"), py::arg("backend") = "", py::arg("cipher") = "chacha20");
   primitives.def("ternary", &ternary, py::arg("key"), py::arg("lane"), py::arg("block"), py::arg("count"),
-                 py::arg("backend") = "");
+                 py::arg("backend") = "", py::arg("cipher") = "chacha20");
   primitives.def("residual_limit", &kernels::residual_limit, py::arg("variance"), py::arg("coefficients"));
 }
 

@@ -1,4 +1,7 @@
+#include <pybind11/stl.h>
+
 #include <algorithm>
+#include <optional>
 
 #include "bindings/arrays.hpp"
 #include "bindings/register.hpp"
@@ -23,22 +26,123 @@ void* polynomial_out(const Scheme& scheme, py::array& words, const Extent& exten
   return words_out(words, scheme.word_bytes(), scheme.words(extent), name);
 }
 
-std::uint64_t encrypt(const Scheme& scheme, const ckks::SecretKey& secret, const ring::StreamKey& seed,
-                      const py::bytes& public_seed, const py::list& arrays, double weight, py::array c0) {
-  const Tensors tensors(arrays);
-  void* out = polynomial_out(scheme, c0, {tensors.length(), true}, "out");
-  const std::uint8_t* expansion = key_bytes(public_seed, "public seed");
-  py::gil_scoped_release unlocked;
-  return scheme.encrypt(secret, seed, expansion, tensors.list(), tensors.length(), weight, out).clipped;
+// Blocks [start, stop) of a vector; without a stop, to its end.
+ckks::Range range_of(const Scheme& scheme, std::uint64_t length, std::uint64_t start,
+                     const std::optional<std::uint64_t>& stop) {
+  const std::uint64_t blocks = scheme.parameters().block_count(length);
+  const ckks::Range range{length, start, stop.value_or(blocks)};
+  require(range.start <= range.stop && range.stop <= blocks, "block range ", range.start, " .. ", range.stop,
+          " is outside the vector's ", blocks, " blocks");
+  return range;
 }
 
-std::uint64_t encrypt_public(const Scheme& scheme, const ckks::PublicKey& key, const ring::StreamKey& seed,
-                             const py::list& arrays, double weight, py::array c0, py::array c1) {
-  const Tensors tensors(arrays);
-  void* out0 = polynomial_out(scheme, c0, {tensors.length(), true}, "c0");
-  void* out1 = polynomial_out(scheme, c1, {tensors.length(), false}, "c1");
+// A contiguous buffer that holds the rows of a range: residue words where its items are as wide as those, else bytes.
+struct Rows {
+  Rows(const Scheme& scheme, const py::buffer& buffer, const Extent& extent, const ckks::Range& range, bool writable,
+       const char* name)
+      : info(buffer.request(writable)) {
+    require(info.ndim == 1 && (info.size == 0 || info.strides[0] == info.itemsize), name,
+            " must be contiguous and one-dimensional");
+    packed = info.itemsize == 1;
+    require(packed || static_cast<std::size_t>(info.itemsize) == scheme.word_bytes(), name, " has items of ",
+            info.itemsize, " bytes; it takes uint", 8 * scheme.word_bytes(), " words or bytes");
+    const std::size_t expected =
+        packed ? scheme.packed_bytes(extent, range.start, range.stop) : scheme.words(extent, range.start, range.stop);
+    require(static_cast<std::size_t>(info.size) == expected, name, " has ", info.size, " items; blocks ", range.start,
+            " .. ", range.stop, " take ", expected);
+  }
+  ckks::RowTarget target() const { return packed ? ckks::RowTarget{nullptr, bytes()} : ckks::RowTarget{info.ptr}; }
+  ckks::RowSource source() const { return packed ? ckks::RowSource{nullptr, bytes()} : ckks::RowSource{info.ptr}; }
+  std::uint8_t* bytes() const { return static_cast<std::uint8_t*>(info.ptr); }
+
+  py::buffer_info info;
+  bool packed = false;
+};
+
+// Weights, what is subtracted from them, and a share.
+struct Message {
+  Message(const py::list& arrays, const py::list& subtracted, double weight)
+      : tensors(arrays), reference(subtracted), share(weight) {
+    require(reference.list().count == 0 || reference.length() == tensors.length(), "the reference has ",
+            reference.length(), " values; the tensors have ", tensors.length());
+  }
+  ckks::Plain plain() const { return {tensors.list(), reference.list(), share}; }
+
+  Tensors tensors, reference;
+  double share;
+};
+
+// Packed rows to be added, or none.
+std::optional<Rows> incoming_rows(const Scheme& scheme, const py::object& incoming, const ckks::Range& range) {
+  if (incoming.is_none()) return std::nullopt;
+  Rows rows(scheme, incoming.cast<py::buffer>(), {range.length, true}, range, false, "incoming");
+  require(rows.packed, "incoming must be packed bytes");
+  return rows;
+}
+
+// The number of clipped values, or None when an incoming residue is not below its prime.
+py::object clipped_or_none(bool valid, const kernels::QuantizeReport& report) {
+  return valid ? py::object(py::int_(report.clipped)) : py::none();
+}
+
+py::object encrypt(const Scheme& scheme, const ckks::SecretKey& secret, const ring::StreamKey& noise,
+                   const py::bytes& public_seed, const py::list& arrays, double weight, const py::buffer& out,
+                   const py::list& reference, std::uint64_t start, std::optional<std::uint64_t> stop,
+                   const py::object& incoming) {
+  const Message message(arrays, reference, weight);
+  const ckks::Range range = range_of(scheme, message.tensors.length(), start, stop);
+  const Rows rows(scheme, out, {range.length, true}, range, true, "out");
+  const std::optional<Rows> added = incoming_rows(scheme, incoming, range);
+  const std::uint8_t* expansion = key_bytes(public_seed, "public seed");
+  kernels::QuantizeReport report;
+  bool valid = false;
+  {
+    py::gil_scoped_release unlocked;
+    valid = scheme.encrypt(secret, noise, expansion, message.plain(), range, added ? added->bytes() : nullptr,
+                           rows.target(), &report);
+  }
+  return clipped_or_none(valid, report);
+}
+
+void make_pads(const Scheme& scheme, const ckks::SecretKey& secret, const ring::StreamKey& noise,
+               const py::bytes& public_seed, std::uint64_t length, std::uint64_t start, std::uint64_t stop,
+               const py::buffer& out) {
+  const ckks::Range range = range_of(scheme, length, start, stop);
+  const Rows rows(scheme, out, {length, true}, range, true, "pads");
+  require(!rows.packed, "pads are residue words, not bytes");
+  const std::uint8_t* expansion = key_bytes(public_seed, "public seed");
   py::gil_scoped_release unlocked;
-  return scheme.encrypt_public(key, seed, tensors.list(), tensors.length(), weight, out0, out1).clipped;
+  scheme.make_pads(secret, noise, expansion, range, rows.info.ptr);
+}
+
+py::object encrypt_prepared(const Scheme& scheme, const py::buffer& pads, const ring::StreamKey& noise,
+                            const py::list& arrays, double weight, const py::buffer& out, const py::list& reference,
+                            std::uint64_t start, std::optional<std::uint64_t> stop, const py::object& incoming) {
+  const Message message(arrays, reference, weight);
+  const ckks::Range range = range_of(scheme, message.tensors.length(), start, stop);
+  const Rows prepared(scheme, pads, {range.length, true}, range, false, "pads");
+  require(!prepared.packed, "pads are residue words, not bytes");
+  const Rows rows(scheme, out, {range.length, true}, range, true, "out");
+  const std::optional<Rows> added = incoming_rows(scheme, incoming, range);
+  kernels::QuantizeReport report;
+  bool valid = false;
+  {
+    py::gil_scoped_release unlocked;
+    valid = scheme.encrypt_prepared(prepared.info.ptr, noise, message.plain(), range, added ? added->bytes() : nullptr,
+                                    rows.target(), &report);
+  }
+  return clipped_or_none(valid, report);
+}
+
+std::uint64_t encrypt_public(const Scheme& scheme, const ckks::PublicKey& key, const ring::StreamKey& noise,
+                             const py::list& arrays, double weight, const py::buffer& c0, const py::buffer& c1,
+                             const py::list& reference, std::uint64_t start, std::optional<std::uint64_t> stop) {
+  const Message message(arrays, reference, weight);
+  const ckks::Range range = range_of(scheme, message.tensors.length(), start, stop);
+  const Rows first(scheme, c0, {range.length, true}, range, true, "c0");
+  const Rows second(scheme, c1, {range.length, false}, range, true, "c1");
+  py::gil_scoped_release unlocked;
+  return scheme.encrypt_public(key, noise, message.plain(), range, first.target(), second.target()).clipped;
 }
 
 void add(const Scheme& scheme, std::uint64_t length, bool cut, const py::list& inputs, py::array out) {
@@ -54,16 +158,20 @@ void add(const Scheme& scheme, std::uint64_t length, bool cut, const py::list& i
   scheme.add(extent, pointers.data(), pointers.size(), target);
 }
 
-// `out` is an int64, float32 or float64 array of `length` values; it is zeroed again when a block is refused.
+// `out` is an int64, float32 or float64 array of the range's values; it is zeroed again when a block or a residue is
+// refused. Returns (first refused block or None, largest residual, whether every residue was below its prime).
 py::tuple open(const Scheme& scheme, const ckks::SecretKey& secret, std::uint64_t length, std::uint64_t terms,
-               const py::array& c0, const py::object& c1, const py::object& public_seed, py::array out) {
-  const void* second = c1.is_none() ? nullptr : polynomial(scheme, c1.cast<py::array>(), {length, false}, "c1");
-  const std::uint8_t* expansion = nullptr;
-  if (second == nullptr) expansion = key_bytes(public_seed.cast<py::bytes>(), "public seed");
-  const void* first = polynomial(scheme, c0, {length, true}, "c0");
-  require(out.ndim() == 1 && static_cast<std::uint64_t>(out.size()) == length && out.writeable() &&
+               const py::buffer& c0, const py::object& c1, const py::object& public_seed, py::array out,
+               std::uint64_t start, std::optional<std::uint64_t> stop) {
+  const ckks::Range range = range_of(scheme, length, start, stop);
+  const Rows first(scheme, c0, {length, true}, range, false, "c0");
+  std::optional<Rows> second;
+  if (!c1.is_none()) second.emplace(scheme, c1.cast<py::buffer>(), Extent{length, false}, range, false, "c1");
+  const std::uint8_t* expansion = second ? nullptr : key_bytes(public_seed.cast<py::bytes>(), "public seed");
+  const std::uint64_t count = scheme.weights(range);
+  require(out.ndim() == 1 && static_cast<std::uint64_t>(out.size()) == count && out.writeable() &&
               (out.flags() & py::array::c_style) != 0,
-          "out must be a contiguous writeable array of ", length, " values");
+          "out must be a contiguous writeable array of ", count, " values");
   ckks::Opened target;
   if (out.dtype().equal(py::dtype::of<std::int64_t>()))
     target.integers = static_cast<std::int64_t*>(out.mutable_data());
@@ -77,15 +185,16 @@ py::tuple open(const Scheme& scheme, const ckks::SecretKey& secret, std::uint64_
   {
     py::gil_scoped_release unlocked;
     try {
-      report = scheme.open(secret, length, terms, first, second, expansion, target);
+      report = scheme.open(secret, range, terms, first.source(), second ? second->source() : ckks::RowSource{},
+                           expansion, target);
     } catch (...) {
       std::memset(released, 0, bytes);
       throw;
     }
-    if (report.block_refused) std::memset(released, 0, bytes);
+    if (report.block_refused || report.invalid_residue) std::memset(released, 0, bytes);
   }
   return py::make_tuple(report.block_refused ? py::object(py::int_(report.worst_block)) : py::none(),
-                        report.largest_residual);
+                        report.largest_residual, !report.invalid_residue);
 }
 
 py::bytes pack(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t start, std::uint64_t stop,
@@ -144,14 +253,16 @@ py::array tag(const Scheme& scheme, std::uint64_t length, const py::bytes& key, 
   return tags;
 }
 
-py::tuple quantize(const Scheme& scheme, const py::list& arrays, double weight) {
-  const Tensors tensors(arrays);
-  Integers out(static_cast<py::ssize_t>(tensors.length()));
+py::tuple quantize(const Scheme& scheme, const py::list& arrays, double weight, const py::list& reference,
+                   const ring::StreamKey* rounding) {
+  const Message message(arrays, reference, weight);
+  Integers out(static_cast<py::ssize_t>(message.tensors.length()));
+  const ckks::Range range = range_of(scheme, message.tensors.length(), 0, std::nullopt);
   std::int64_t* data = out.mutable_data();
   std::uint64_t clipped = 0;
   {
     py::gil_scoped_release unlocked;
-    clipped = scheme.quantize(tensors.list(), tensors.length(), weight, data).clipped;
+    clipped = scheme.quantize(message.plain(), rounding, range, data).clipped;
   }
   return py::make_tuple(out, clipped);
 }
@@ -172,10 +283,13 @@ std::unique_ptr<ckks::PublicKey> load_public(const Scheme& scheme, const py::arr
 
 void register_scheme(py::module_& module) {
   py::class_<Scheme>(module, "Scheme")
-      .def(py::init([](const ckks::Parameters& parameters, const std::string& backend) {
-             return Scheme::create(parameters, backend);
+      .def(py::init([](const ckks::Parameters& parameters, const std::string& backend, const std::string& cipher) {
+             return Scheme::create(parameters, backend, cipher);
            }),
-           py::arg("parameters"), py::arg("backend") = "")
+           py::arg("parameters"), py::arg("backend") = "", py::arg("cipher") = "")
+      .def_property_readonly(
+          "private_cipher",
+          [](const Scheme& s) { return s.private_cipher() == kernels::StreamCipher::kAes256 ? "aes256" : "chacha20"; })
       .def_property_readonly("backend", &Scheme::backend)
       .def_property_readonly("word_bytes", &Scheme::word_bytes)
       .def("words", [](const Scheme& s, std::uint64_t length, bool cut) { return s.words({length, cut}); })
@@ -191,9 +305,19 @@ void register_scheme(py::module_& module) {
            })
       .def("generate_public", &generate_public)
       .def("load_public", &load_public)
-      .def("quantize", &quantize)
-      .def("encrypt", &encrypt)
-      .def("encrypt_public", &encrypt_public)
+      .def("quantize", &quantize, py::arg("tensors"), py::arg("weight"), py::kw_only(),
+           py::arg("reference") = py::list(), py::arg("rounding") = py::none())
+      .def("encrypt", &encrypt, py::arg("secret"), py::arg("noise"), py::arg("public_seed"), py::arg("tensors"),
+           py::arg("weight"), py::arg("out"), py::kw_only(), py::arg("reference") = py::list(), py::arg("start") = 0,
+           py::arg("stop") = py::none(), py::arg("incoming") = py::none())
+      .def("make_pads", &make_pads, py::arg("secret"), py::arg("noise"), py::arg("public_seed"), py::arg("length"),
+           py::arg("start"), py::arg("stop"), py::arg("out"))
+      .def("encrypt_prepared", &encrypt_prepared, py::arg("pads"), py::arg("noise"), py::arg("tensors"),
+           py::arg("weight"), py::arg("out"), py::kw_only(), py::arg("reference") = py::list(), py::arg("start") = 0,
+           py::arg("stop") = py::none(), py::arg("incoming") = py::none())
+      .def("encrypt_public", &encrypt_public, py::arg("key"), py::arg("noise"), py::arg("tensors"), py::arg("weight"),
+           py::arg("c0"), py::arg("c1"), py::kw_only(), py::arg("reference") = py::list(), py::arg("start") = 0,
+           py::arg("stop") = py::none())
       .def("add", &add)
       .def("expand",
            [](const Scheme& s, std::uint64_t length, const py::bytes& seed) {
@@ -209,7 +333,8 @@ void register_scheme(py::module_& module) {
                     out.mutable_data());
              return out;
            })
-      .def("open", &open)
+      .def("open", &open, py::arg("secret"), py::arg("length"), py::arg("terms"), py::arg("c0"), py::arg("c1"),
+           py::arg("public_seed"), py::arg("out"), py::kw_only(), py::arg("start") = 0, py::arg("stop") = py::none())
       .def("pack", &pack)
       .def("unpack", &unpack)
       .def("hop", &hop)

@@ -13,10 +13,11 @@ constexpr double kSubGaussianDeviations = 15.45;
 constexpr std::int64_t kLargestMagnitude = std::int64_t{1} << 52;
 
 // Wide enough for 2^20 parties at the largest magnitude.
-Int128 sum_bound(WeightPolicy policy, std::uint64_t parties, std::int64_t magnitude) {
+Int128 sum_bound(WeightPolicy policy, Rounding rounding, std::uint64_t parties, std::int64_t magnitude) {
   const auto n = static_cast<Int128>(parties);
   if (policy == WeightPolicy::kFree) return n * magnitude;
-  return static_cast<Int128>(magnitude) + (magnitude >> 20) + n / 2 + 2;
+  const Int128 roundings = rounding == Rounding::kNearest ? n / 2 : n;
+  return static_cast<Int128>(magnitude) + (magnitude >> 20) + roundings + 2;
 }
 
 // (base^k - 1) / 2 * delta + noise < Q / 2, in integers: (base^k - 1) * delta + 2 * noise < Q
@@ -57,22 +58,22 @@ double failure_log2(KeyMode mode) {
   return coefficients + std::log2(std::erfc(kGaussianDeviations / std::sqrt(2.0)));
 }
 
-Headroom headroom(KeyMode mode, WeightPolicy policy, std::uint64_t ring_dimension, std::uint64_t modulus,
-                  std::uint64_t parties, unsigned values_per_coefficient) {
+Headroom headroom(KeyMode mode, WeightPolicy policy, Rounding rounding, std::uint64_t ring_dimension,
+                  std::uint64_t modulus, std::uint64_t parties, unsigned values_per_coefficient) {
   Headroom h{};
   h.noise_bound = noise_bound(mode, ring_dimension, parties);
   h.delta = 2 * h.noise_bound + 1;
   std::int64_t low = 0, high = kLargestMagnitude;
   while (low < high) {
     const std::int64_t middle = low + (high - low + 1) / 2;
-    if (fits(h, sum_bound(policy, parties, middle), modulus, values_per_coefficient)) {
+    if (fits(h, sum_bound(policy, rounding, parties, middle), modulus, values_per_coefficient)) {
       low = middle;
     } else {
       high = middle - 1;
     }
   }
   // What fits stays below Q < 2^62. Where not even zero does, the caller refuses the set by its magnitude.
-  const Int128 bound = sum_bound(policy, parties, low);
+  const Int128 bound = sum_bound(policy, rounding, parties, low);
   h.max_magnitude = low;
   h.sum_bound = static_cast<std::int64_t>(bound);
   h.base = static_cast<std::int64_t>(2 * bound + 1);

@@ -6,10 +6,13 @@
 
 #include <cstdint>
 
+#include "kernels/contract.hpp"
+
 namespace pppml::ckks {
 
 enum class KeyMode { kPublic, kSecret, kCollective };
 enum class WeightPolicy { kFree, kPublicWeights };
+using kernels::Rounding;
 
 // Variance of one coefficient of one party's encryption noise.
 //   collective: 40.5, sigma = sqrt(2) * 4.5;  secret: 10.24, sigma = 3.2
@@ -34,9 +37,9 @@ struct Headroom {
 };
 
 // The largest max_magnitude the law admits. bound(|sum v|) is n * max|v| for free use. With public weights p_i >= 0
-// that sum to 1 it is max|v| + n/2 + 1, n/2 for the roundings and 2^-20 of max|v| for the float multipliers.
-// max_magnitude is 0 where nothing fits.
-Headroom headroom(KeyMode mode, WeightPolicy policy, std::uint64_t ring_dimension, std::uint64_t modulus,
-                  std::uint64_t parties, unsigned values_per_coefficient);
+// that sum to 1 it is max|v| + n/2 + 1, n/2 for the roundings (n where they are stochastic) and 2^-20 of max|v| for the
+// float multipliers. max_magnitude is 0 where nothing fits.
+Headroom headroom(KeyMode mode, WeightPolicy policy, Rounding rounding, std::uint64_t ring_dimension,
+                  std::uint64_t modulus, std::uint64_t parties, unsigned values_per_coefficient);
 
 }  // namespace pppml::ckks

@@ -49,8 +49,8 @@ Parameters::Parameters(ParametersLiteral literal) : literal_(std::move(literal))
   level_ = security_level(n, log2_modulus());
   require(level_.classical >= 128, "a modulus of ", log2_modulus(), " bits at ring dimension ", n,
           " holds fewer than 128 bits; the limit is ", largest_modulus_bits(n), " bits");
-  headroom_ =
-      ckks::headroom(literal_.keys, literal_.weights, n, modulus_, literal_.parties, literal_.values_per_coefficient);
+  headroom_ = ckks::headroom(literal_.keys, literal_.weights, literal_.rounding, n, modulus_, literal_.parties,
+                             literal_.values_per_coefficient);
   require(headroom_.max_magnitude >= 1, "no exact sum of ", literal_.parties, " parties with ",
           literal_.values_per_coefficient, " values per coefficient fits a modulus of ", log2_modulus(),
           " bits; take a larger set, fewer parties or one value per coefficient");

@@ -17,6 +17,7 @@ struct ParametersLiteral {
   KeyMode keys = KeyMode::kPublic;
   WeightPolicy weights = WeightPolicy::kFree;
   unsigned values_per_coefficient = 1;
+  Rounding rounding = Rounding::kNearest;
 };
 
 class Parameters {
@@ -33,6 +34,7 @@ class Parameters {
   double clip() const { return literal_.clip; }
   KeyMode keys() const { return literal_.keys; }
   WeightPolicy weights() const { return literal_.weights; }
+  Rounding rounding() const { return literal_.rounding; }
   unsigned values_per_coefficient() const { return literal_.values_per_coefficient; }
 
   SecurityLevel level() const { return level_; }

@@ -10,15 +10,30 @@
 namespace pppml::ckks {
 namespace {
 
-// Rounding of the clip, the multiplier and their product may carry the clip one past the largest magnitude, which the
-// law does not admit; the multiplier is then lowered by units in its last place.
+// Rounding of the clip, the multiplier and their product may carry the clip past the largest magnitude, which the law
+// does not admit; the multiplier is then lowered by units in its last place.
 template <class Float>
-double bounded_multiplier(double clip, double multiplier, std::int64_t largest) {
+double bounded_multiplier(double clip, double multiplier, std::int64_t largest, Rounding rounding) {
+  const auto reach = [&](Float factor) {
+    const Float scaled = static_cast<Float>(clip) * factor;
+    return rounding == Rounding::kNearest ? std::rint(scaled) : std::ceil(scaled);
+  };
   auto factor = static_cast<Float>(multiplier);
-  while (std::rint(static_cast<Float>(clip) * factor) > static_cast<Float>(largest)) {
-    factor = std::nextafter(factor, Float{0});
-  }
+  while (reach(factor) > static_cast<Float>(largest)) factor = std::nextafter(factor, Float{0});
   return factor;
+}
+
+kernels::StreamCipher cipher_named(const std::string& name, kernels::StreamCipher preferred) {
+  if (name.empty()) return preferred;
+  require(name == "chacha20" || name == "aes256", "no stream cipher '", name, "'; there are chacha20 and aes256");
+  return name == "chacha20" ? kernels::StreamCipher::kChaCha20 : kernels::StreamCipher::kAes256;
+}
+
+template <class Word>
+std::unique_ptr<Scheme> create_scheme(const Parameters& parameters, const std::string& backend,
+                                      const std::string& cipher) {
+  const kernels::StreamCipher preferred = kernels::kernels<Word>(backend).private_cipher;
+  return std::make_unique<SchemeImpl<Word>>(parameters, backend, cipher_named(cipher, preferred));
 }
 
 }  // namespace
@@ -34,10 +49,11 @@ double SecretKey::squared_norm() const {
   return sum;
 }
 
-std::unique_ptr<Scheme> Scheme::create(const Parameters& parameters, const std::string& backend) {
+std::unique_ptr<Scheme> Scheme::create(const Parameters& parameters, const std::string& backend,
+                                       const std::string& cipher) {
   const std::string chosen = kernels::choose_backend(backend);
-  if (parameters.narrow_words()) return std::make_unique<SchemeImpl<std::uint32_t>>(parameters, chosen);
-  return std::make_unique<SchemeImpl<std::uint64_t>>(parameters, chosen);
+  return parameters.narrow_words() ? create_scheme<std::uint32_t>(parameters, chosen, cipher)
+                                   : create_scheme<std::uint64_t>(parameters, chosen, cipher);
 }
 
 std::uint64_t Scheme::last_row(const Extent& extent) const {
@@ -45,9 +61,13 @@ std::uint64_t Scheme::last_row(const Extent& extent) const {
 }
 
 std::size_t Scheme::words(const Extent& extent) const {
-  const std::uint64_t blocks = parameters_.block_count(extent.length);
-  if (blocks == 0) return 0;
-  return ((blocks - 1) * parameters_.ring_dimension() + last_row(extent)) * parameters_.primes().size();
+  return words(extent, 0, parameters_.block_count(extent.length));
+}
+
+std::size_t Scheme::words(const Extent& extent, std::uint64_t start, std::uint64_t stop) const {
+  const kernels::Batch range = batch(extent, start, stop);
+  if (range.blocks == 0) return 0;
+  return ((range.blocks - 1) * parameters_.ring_dimension() + range.last_length) * parameters_.primes().size();
 }
 
 kernels::Batch Scheme::batch(const Extent& extent, std::uint64_t start, std::uint64_t stop) const {
@@ -60,10 +80,6 @@ kernels::Batch Scheme::batch(const Extent& extent, std::uint64_t start, std::uin
 
 kernels::Batch Scheme::all_blocks(const Extent& extent) const {
   return batch(extent, 0, parameters_.block_count(extent.length));
-}
-
-std::size_t Scheme::packed_block_bytes() const {
-  return packed_bytes({2 * parameters_.block_weights(), false}, 0, 1);
 }
 
 std::size_t Scheme::packed_bytes(const Extent& extent, std::uint64_t start, std::uint64_t stop) const {
@@ -88,39 +104,19 @@ kernels::Codec Scheme::codec(double weight) const {
   codec.clip = parameters_.clip();
   codec.single_precision = parameters_.single_precision();
   const auto bounded = codec.single_precision ? bounded_multiplier<float> : bounded_multiplier<double>;
-  codec.multiplier = bounded(codec.clip, weight / parameters_.step(), parameters_.headroom().max_magnitude);
+  codec.multiplier =
+      bounded(codec.clip, weight / parameters_.step(), parameters_.headroom().max_magnitude, parameters_.rounding());
+  codec.rounding = parameters_.rounding();
+  codec.block_values = parameters_.block_weights();
   codec.values_per_coefficient = parameters_.values_per_coefficient();
   codec.base = parameters_.headroom().base;
   codec.delta = parameters_.headroom().delta;
   return codec;
 }
 
-void Scheme::unpack_values(const std::int64_t* coefficients, const kernels::Batch& batch, std::size_t count,
-                           std::int64_t* values) const {
-  const unsigned per_coefficient = parameters_.values_per_coefficient();
-  const std::int64_t base = parameters_.headroom().base;
-  const std::int64_t half = parameters_.headroom().sum_bound;
-  for (std::size_t b = 0; b < batch.blocks; ++b) {
-    const std::size_t row = b + 1 == batch.blocks ? batch.last_length : parameters_.ring_dimension();
-    const std::size_t left = std::min<std::size_t>(count, parameters_.block_weights());
-    for (std::size_t k = 0; k < row; ++k) {
-      std::int64_t rest = coefficients[k];
-      for (unsigned t = 0; t < per_coefficient; ++t) {
-        std::int64_t digit = rest;
-        if (t + 1 < per_coefficient) {
-          // Centred remainder: base = 2 * half + 1, so the digits lie in [-half, half].
-          digit = rest % base;
-          digit += digit < -half ? base : 0;
-          digit -= digit > half ? base : 0;
-          rest = (rest - digit) / base;
-        }
-        if (t * row + k < left) values[t * row + k] = digit;
-      }
-    }
-    coefficients += row;
-    values += left;
-    count -= left;
-  }
+std::uint64_t Scheme::weights(const Range& range) const {
+  const std::uint64_t first = std::min(range.start * parameters_.block_weights(), range.length);
+  return std::min(range.stop * parameters_.block_weights(), range.length) - first;
 }
 
 }  // namespace pppml::ckks

@@ -38,13 +38,34 @@ class PublicKey {
   virtual ~PublicKey() = default;
 };
 
-// Which blocks of which polynomial an operation works on.
+// A polynomial of a ciphertext of `length` weights.
 struct Extent {
   std::uint64_t length;  // weights in the whole ciphertext
   bool cut;              // whether the polynomial's last block is cut
 };
 
-// Where an opened sum goes: exactly one pointer is set. Floats are (double)value * step, rounded to their type.
+// Blocks [start, stop) of a vector of `length` weights. Rows given for a range begin with its first block.
+struct Range {
+  std::uint64_t length, start, stop;
+};
+
+// Rows of a range, as residue words or packed for the wire: one pointer is set.
+struct RowSource {
+  const void* words = nullptr;
+  const std::uint8_t* packed = nullptr;
+};
+struct RowTarget {
+  void* words = nullptr;
+  std::uint8_t* packed = nullptr;
+};
+
+// The weights of a whole vector, what is subtracted from them (or no spans), and this party's share.
+struct Plain {
+  kernels::TensorList tensors, reference;
+  double weight;
+};
+
+// Where an opened range goes: exactly one pointer is set. Floats are (double)value * step, rounded to their type.
 struct Opened {
   std::int64_t* integers = nullptr;
   float* singles = nullptr;
@@ -53,17 +74,24 @@ struct Opened {
 
 class Scheme {
  public:
-  // backend: a name for kernels::choose_backend.
-  static std::unique_ptr<Scheme> create(const Parameters& parameters, const std::string& backend);
+  // backend: a name for kernels::choose_backend. cipher: what private streams are expanded with, "chacha20" or
+  // "aes256"; empty for the backend's choice.
+  static std::unique_ptr<Scheme> create(const Parameters& parameters, const std::string& backend,
+                                        const std::string& cipher);
   virtual ~Scheme() = default;
 
   const Parameters& parameters() const { return parameters_; }
   const std::string& backend() const { return backend_; }
+  kernels::StreamCipher private_cipher() const { return private_cipher_; }
   virtual std::size_t word_bytes() const = 0;
 
   // Words of a polynomial per extent, and bytes of its blocks [start, stop) on the wire.
   std::size_t words(const Extent& extent) const;
+  std::size_t words(const Extent& extent, std::uint64_t start, std::uint64_t stop) const;
   std::size_t packed_bytes(const Extent& extent, std::uint64_t start, std::uint64_t stop) const;
+
+  // Weights of a range.
+  std::uint64_t weights(const Range& range) const;
 
   // Keys. In public and secret mode s is ternary, with its norm held below the bound that noise_variance assumes.
   virtual std::unique_ptr<SecretKey> generate_secret(const ring::StreamKey& seed) const = 0;
@@ -73,17 +101,25 @@ class Scheme {
                                void* pk0) const = 0;
   virtual std::unique_ptr<PublicKey> load_public(const void* pk0, const std::uint8_t* seed) const = 0;
 
-  // Quantised values of the tensors' flat vector, weight already applied; refuses NaN and Inf (NonFiniteError).
-  virtual kernels::QuantizeReport quantize(const kernels::TensorList& tensors, std::uint64_t length, double weight,
+  // Quantised values of blocks of the vector, share already applied. All operations that quantise refuse NaN and Inf
+  // (NonFiniteError) and leave zeros behind. `rounding` is read where rounding is stochastic, and may be null else.
+  virtual kernels::QuantizeReport quantize(const Plain& plain, const ring::StreamKey* rounding, const Range& range,
                                            std::int64_t* out) const = 0;
 
-  // c0 under a secret key and a_j expanded from `public_seed` (secret and collective mode).
-  virtual kernels::QuantizeReport encrypt(const SecretKey& secret, const ring::StreamKey& private_seed,
-                                          const std::uint8_t* public_seed, const kernels::TensorList& tensors,
-                                          std::uint64_t length, double weight, void* c0) const = 0;
-  virtual kernels::QuantizeReport encrypt_public(const PublicKey& key, const ring::StreamKey& private_seed,
-                                                 const kernels::TensorList& tensors, std::uint64_t length,
-                                                 double weight, void* c0, void* c1) const = 0;
+  // c0 under a secret key and a_j expanded from `public_seed` (secret and collective mode), plus the packed rows
+  // `incoming` unless null, which may share memory with `out`. False when a residue of them is not below its prime.
+  virtual bool encrypt(const SecretKey& secret, const ring::StreamKey& noise, const std::uint8_t* public_seed,
+                       const Plain& plain, const Range& range, const std::uint8_t* incoming, const RowTarget& out,
+                       kernels::QuantizeReport* report) const = 0;
+  // The part of `encrypt` that needs no weights, and the rest. A pad serves one message. `out.words` may be the pads.
+  virtual void make_pads(const SecretKey& secret, const ring::StreamKey& noise, const std::uint8_t* public_seed,
+                         const Range& range, void* pads) const = 0;
+  virtual bool encrypt_prepared(const void* pads, const ring::StreamKey& noise, const Plain& plain, const Range& range,
+                                const std::uint8_t* incoming, const RowTarget& out,
+                                kernels::QuantizeReport* report) const = 0;
+  virtual kernels::QuantizeReport encrypt_public(const PublicKey& key, const ring::StreamKey& noise, const Plain& plain,
+                                                 const Range& range, const RowTarget& c0,
+                                                 const RowTarget& c1) const = 0;
 
   virtual void add(const Extent& extent, const void* const* inputs, std::size_t count, void* out) const = 0;
   // a_j of a seed in coefficient form, uncut.
@@ -91,10 +127,11 @@ class Scheme {
   // out = in +- R, R uniform per residue, from a seed.
   virtual void mask(const Extent& extent, const std::uint8_t* seed, bool subtract, const void* in, void* out) const = 0;
 
-  // The `length` quantised values of a sum of `terms` encryptions, as integers or restored to weights; c1 null means
-  // a_j from `public_seed`. What it wrote must not be released when the report refuses a block.
-  virtual kernels::OpenReport open(const SecretKey& secret, std::uint64_t length, std::uint64_t terms, const void* c0,
-                                   const void* c1, const std::uint8_t* public_seed, const Opened& out) const = 0;
+  // The quantised values of a range of a sum of `terms` encryptions, as integers or restored to weights; c1 without
+  // rows means a_j from `public_seed`. What it wrote must not be released when the report refuses a block or a residue.
+  virtual kernels::OpenReport open(const SecretKey& secret, const Range& range, std::uint64_t terms,
+                                   const RowSource& c0, const RowSource& c1, const std::uint8_t* public_seed,
+                                   const Opened& out) const = 0;
 
   // Wire form of blocks [start, stop). unpack and hop return false on a residue that is not below its prime.
   virtual void pack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const void* in,
@@ -108,20 +145,17 @@ class Scheme {
   virtual void tag(const Extent& extent, const std::uint8_t* key, const void* in, void* tags) const = 0;
 
  protected:
-  Scheme(const Parameters& parameters, std::string backend) : parameters_(parameters), backend_(std::move(backend)) {}
+  Scheme(const Parameters& parameters, std::string backend, kernels::StreamCipher private_cipher)
+      : parameters_(parameters), backend_(std::move(backend)), private_cipher_(private_cipher) {}
   std::uint64_t last_row(const Extent& extent) const;
   kernels::Batch batch(const Extent& extent, std::uint64_t start, std::uint64_t stop) const;
   kernels::Batch all_blocks(const Extent& extent) const;
-  // Bytes on the wire of one full block.
-  std::size_t packed_block_bytes() const;
-  // The first `count` values in the message coefficients of a batch.
-  void unpack_values(const std::int64_t* coefficients, const kernels::Batch& batch, std::size_t count,
-                     std::int64_t* values) const;
   kernels::Codec codec(double weight) const;
 
  private:
   Parameters parameters_;
   std::string backend_;
+  kernels::StreamCipher private_cipher_;
 };
 
 }  // namespace pppml::ckks

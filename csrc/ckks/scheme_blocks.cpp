@@ -22,8 +22,6 @@ constexpr double kPublicResidualMargin = 2;
 
 // Fewer blocks than this are not worth a thread: sixteen take some 100 microseconds, starting one some 20.
 constexpr std::size_t kBlocksPerThread = 16;
-// Opened blocks held in the cache between rounding and restoring.
-constexpr std::size_t kBlocksAtOnce = 16;
 
 // body(part, begin): `part` is the batch of blocks [begin, ...) of `whole`.
 template <class Body>
@@ -50,6 +48,7 @@ class Reports {
 
   void merge(const OpenReport& part) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    opened.invalid_residue |= part.invalid_residue;
     opened.largest_residual = std::max(opened.largest_residual, part.largest_residual);
     if (!part.block_refused) return;
     opened.worst_block = opened.block_refused ? std::min(opened.worst_block, part.worst_block) : part.worst_block;
@@ -66,60 +65,133 @@ class Reports {
 }  // namespace
 
 template <class Word>
-QuantizeReport SchemeImpl<Word>::quantize(const kernels::TensorList& tensors, std::uint64_t length, double weight,
-                                          std::int64_t* out) const {
-  QuantizeReport report;
-  kernels_.quantize(codec(weight), tensors, 0, length, out, &report);
-  refuse_non_finite(report);
-  return report;
+kernels::RowsIn<Word> SchemeImpl<Word>::rows(const RowSource& source, std::size_t begin) const {
+  if (source.words != nullptr) return {static_cast<const Word*>(source.words) + begin * ring_.block_words(), nullptr};
+  if (source.packed == nullptr) return {};
+  return {nullptr, source.packed + begin * kernels::packed_block_bytes(ring_.table())};
 }
 
 template <class Word>
-QuantizeReport SchemeImpl<Word>::encrypt(const SecretKey& secret, const ring::StreamKey& private_seed,
-                                         const std::uint8_t* public_seed, const kernels::TensorList& tensors,
-                                         std::uint64_t length, double weight, void* c0) const {
-  const auto& factor = SecretKeyImpl<Word>::factor_of(secret, ring_.block_words());
-  const kernels::Codec codec = this->codec(weight);
-  const std::uint8_t* private_key = private_seed.data();
+kernels::RowsOut<Word> SchemeImpl<Word>::rows(const RowTarget& target, std::size_t begin) const {
+  if (target.words != nullptr) return {static_cast<Word*>(target.words) + begin * ring_.block_words(), nullptr};
+  return {nullptr, target.packed + begin * kernels::packed_block_bytes(ring_.table())};
+}
+
+template <class Word>
+void SchemeImpl<Word>::wipe(const RowTarget& target, const Extent& extent, const Range& range) const {
+  if (target.words != nullptr) {
+    std::memset(target.words, 0, words(extent, range.start, range.stop) * sizeof(Word));
+  }
+  if (target.packed != nullptr) std::memset(target.packed, 0, packed_bytes(extent, range.start, range.stop));
+}
+
+template <class Word>
+QuantizeReport SchemeImpl<Word>::quantize(const Plain& plain, const ring::StreamKey* rounding, const Range& range,
+                                          std::int64_t* out) const {
+  require(rounding != nullptr || parameters().rounding() == Rounding::kNearest, "stochastic rounding needs a key");
+  const kernels::Codec codec = this->codec(plain.weight);
+  const kernels::PrivateStream words = rounding == nullptr ? kernels::PrivateStream{} : stream(*rounding);
+  const std::size_t block_weights = parameters().block_weights();
   Reports reports;
-  over_blocks(all_blocks({length, true}), ring_.degree(), [&](const Batch& part, std::size_t begin) {
-    QuantizeReport report;
-    Word* out = static_cast<Word*>(c0) + begin * ring_.block_words();
-    kernels_.encrypt({&ring_.table(), part, factor.view(), public_seed, private_key, &error_table(), out},
-                     {&ring_.table(), part, &codec, tensors, out, &report});
-    reports.merge(report);
-  });
-  if (reports.quantized.first_non_finite != UINT64_MAX) std::memset(c0, 0, words({length, true}) * sizeof(Word));
+  over_blocks(batch({range.length, false}, range.start, range.stop), ring_.degree(),
+              [&](const Batch& part, std::size_t begin) {
+                QuantizeReport report;
+                const std::uint64_t count = weights({range.length, part.first_block, part.first_block + part.blocks});
+                kernels_.quantize({&codec, plain.tensors, plain.reference, words, &report},
+                                  part.first_block * block_weights, count, out + begin * block_weights);
+                reports.merge(report);
+              });
+  if (reports.quantized.first_non_finite != UINT64_MAX) std::fill(out, out + weights(range), 0);
   refuse_non_finite(reports.quantized);
   return reports.quantized;
 }
 
 template <class Word>
-QuantizeReport SchemeImpl<Word>::encrypt_public(const PublicKey& key, const ring::StreamKey& private_seed,
-                                                const kernels::TensorList& tensors, std::uint64_t length, double weight,
-                                                void* c0, void* c1) const {
+template <class Body>
+bool SchemeImpl<Word>::add_messages(const ring::StreamKey& noise, const Plain& plain, const Range& range,
+                                    const std::uint8_t* incoming, const RowTarget& out, QuantizeReport* report,
+                                    Body body) const {
+  const kernels::Codec codec = this->codec(plain.weight);
+  const kernels::PrivateStream rounding = stream(noise);
+  std::atomic<bool> valid{true};
+  Reports reports;
+  over_blocks(batch({range.length, true}, range.start, range.stop), ring_.degree(),
+              [&](const Batch& part, std::size_t begin) {
+                QuantizeReport quantized;
+                const std::uint8_t* from = rows(RowSource{nullptr, incoming}, begin).packed;
+                if (!body(part, begin,
+                          {&ring_.table(),
+                           part,
+                           {&codec, plain.tensors, plain.reference, rounding, &quantized},
+                           from,
+                           rows(out, begin)})) {
+                  valid = false;
+                }
+                reports.merge(quantized);
+              });
+  const bool finite = reports.quantized.first_non_finite == UINT64_MAX;
+  if (!finite || !valid) wipe(out, {range.length, true}, range);
+  refuse_non_finite(reports.quantized);
+  *report = reports.quantized;
+  return valid;
+}
+
+template <class Word>
+bool SchemeImpl<Word>::encrypt(const SecretKey& secret, const ring::StreamKey& noise, const std::uint8_t* public_seed,
+                               const Plain& plain, const Range& range, const std::uint8_t* incoming,
+                               const RowTarget& out, QuantizeReport* report) const {
+  const auto& factor = SecretKeyImpl<Word>::factor_of(secret, ring_.block_words());
+  const kernels::PrivateStream private_stream = stream(noise);
+  return add_messages(noise, plain, range, incoming, out, report,
+                      [&](const Batch& part, std::size_t, const kernels::MessageRequest<Word>& message) {
+                        return kernels_.encrypt(
+                            {&ring_.table(), part, factor.view(), public_seed, private_stream, &error_table()},
+                            message);
+                      });
+}
+
+template <class Word>
+void SchemeImpl<Word>::make_pads(const SecretKey& secret, const ring::StreamKey& noise, const std::uint8_t* public_seed,
+                                 const Range& range, void* pads) const {
+  const auto& factor = SecretKeyImpl<Word>::factor_of(secret, ring_.block_words());
+  const kernels::PrivateStream private_stream = stream(noise);
+  over_blocks(batch({range.length, true}, range.start, range.stop), ring_.degree(),
+              [&](const Batch& part, std::size_t begin) {
+                kernels_.make_pads({&ring_.table(), part, factor.view(), public_seed, private_stream, &error_table()},
+                                   static_cast<Word*>(pads) + begin * ring_.block_words());
+              });
+}
+
+template <class Word>
+bool SchemeImpl<Word>::encrypt_prepared(const void* pads, const ring::StreamKey& noise, const Plain& plain,
+                                        const Range& range, const std::uint8_t* incoming, const RowTarget& out,
+                                        QuantizeReport* report) const {
+  return add_messages(noise, plain, range, incoming, out, report,
+                      [&](const Batch&, std::size_t begin, const kernels::MessageRequest<Word>& message) {
+                        return kernels_.encrypt_prepared(static_cast<const Word*>(pads) + begin * ring_.block_words(),
+                                                         message);
+                      });
+}
+
+template <class Word>
+QuantizeReport SchemeImpl<Word>::encrypt_public(const PublicKey& key, const ring::StreamKey& noise, const Plain& plain,
+                                                const Range& range, const RowTarget& c0, const RowTarget& c1) const {
   const auto& pk = dynamic_cast<const PublicKeyImpl<Word>&>(key);
   require(pk.factor0.values.size() == ring_.block_words(), "the public key belongs to another ring");
-  const kernels::Codec codec = this->codec(weight);
-  const std::uint8_t* private_key = private_seed.data();
-  Reports reports;
-  over_blocks(all_blocks({length, true}), ring_.degree(), [&](const Batch& part, std::size_t begin) {
-    QuantizeReport report;
-    const std::size_t offset = begin * ring_.block_words();
-    kernels_.encrypt_public({{&ring_.table(), part, &codec, tensors, static_cast<Word*>(c0) + offset, &report},
-                             pk.factor0.view(),
-                             pk.factor1.view(),
-                             private_key,
-                             &error_table(),
-                             static_cast<Word*>(c1) + offset});
-    reports.merge(report);
-  });
-  if (reports.quantized.first_non_finite != UINT64_MAX) {
-    std::memset(c0, 0, words({length, true}) * sizeof(Word));
-    std::memset(c1, 0, words({length, false}) * sizeof(Word));
+  const kernels::PrivateStream private_stream = stream(noise);
+  QuantizeReport report;
+  try {
+    add_messages(noise, plain, range, nullptr, c0, &report,
+                 [&](const Batch&, std::size_t begin, const kernels::MessageRequest<Word>& message) {
+                   kernels_.encrypt_public({message, pk.factor0.view(), pk.factor1.view(), private_stream,
+                                            &error_table(), rows(c1, begin)});
+                   return true;
+                 });
+  } catch (...) {
+    wipe(c1, {range.length, false}, range);
+    throw;
   }
-  refuse_non_finite(reports.quantized);
-  return reports.quantized;
+  return report;
 }
 
 template <class Word>
@@ -168,44 +240,32 @@ void SchemeImpl<Word>::mask(const Extent& extent, const std::uint8_t* seed, bool
 }
 
 template <class Word>
-OpenReport SchemeImpl<Word>::open(const SecretKey& secret, std::uint64_t length, std::uint64_t terms, const void* c0,
-                                  const void* c1, const std::uint8_t* public_seed, const Opened& out) const {
+OpenReport SchemeImpl<Word>::open(const SecretKey& secret, const Range& range, std::uint64_t terms, const RowSource& c0,
+                                  const RowSource& c1, const std::uint8_t* public_seed, const Opened& out) const {
   const auto& factor = SecretKeyImpl<Word>::factor_of(secret, ring_.block_words());
   const KeyMode mode = parameters().keys();
   const double variance = noise_variance(mode, parameters().ring_dimension()) * static_cast<double>(terms) *
                           (mode == KeyMode::kPublic ? kPublicResidualMargin : 1);
-  const std::size_t block_weights = parameters().block_weights();
+  const Headroom& headroom = parameters().headroom();
   Reports reports;
-  over_blocks(all_blocks({length, true}), ring_.degree(), [&](const Batch& part, std::size_t begin) {
-    OpenReport report;
-    SecretBuffer<std::int64_t> coefficients(kBlocksAtOnce * ring_.degree()), values(kBlocksAtOnce * block_weights);
-    for (std::size_t b = 0; b < part.blocks; b += kBlocksAtOnce) {
-      const std::size_t stop = std::min(b + kBlocksAtOnce, part.blocks);
-      const Batch few{part.first_block + b, stop - b, stop == part.blocks ? part.last_length : ring_.degree()};
-      const std::size_t offset = (begin + b) * ring_.block_words();
-      kernels_.open({&ring_.table(), few, static_cast<const Word*>(c0) + offset,
-                     c1 == nullptr ? nullptr : static_cast<const Word*>(c1) + offset, public_seed, factor.view(),
-                     parameters().headroom().delta, variance, coefficients.data(), &report});
-      const std::size_t first = (begin + b) * block_weights;
-      const std::size_t count = std::min<std::size_t>(few.blocks * block_weights, length - first);
-      unpack_values(coefficients.data(), few, count, values.data());
-      restore(values.data(), count, first, out);
-    }
-    reports.merge(report);
-  });
+  over_blocks(
+      batch({range.length, true}, range.start, range.stop), ring_.degree(), [&](const Batch& part, std::size_t begin) {
+        OpenReport report;
+        const std::size_t first = begin * parameters().block_weights();
+        const auto from_first = [&](auto* values) { return values == nullptr ? nullptr : values + first; };
+        const kernels::OpenTarget target{parameters().values_per_coefficient(),
+                                         headroom.base,
+                                         headroom.sum_bound,
+                                         parameters().step(),
+                                         weights({range.length, part.first_block, part.first_block + part.blocks}),
+                                         from_first(out.integers),
+                                         from_first(out.singles),
+                                         from_first(out.doubles)};
+        kernels_.open({&ring_.table(), part, rows(c0, begin), rows(c1, begin), public_seed, factor.view(),
+                       headroom.delta, variance, target, &report});
+        reports.merge(report);
+      });
   return reports.opened;
-}
-
-template <class Word>
-void SchemeImpl<Word>::restore(const std::int64_t* values, std::size_t count, std::size_t first,
-                               const Opened& out) const {
-  if (out.integers != nullptr) std::copy(values, values + count, out.integers + first);
-  if (out.singles != nullptr) kernels_.restore(values, count, parameters().step(), out.singles + first);
-  if (out.doubles != nullptr) {
-    for (std::size_t i = 0; i < count; ++i) {
-      out.doubles[first + i] = static_cast<double>(values[i]) * parameters().step();
-    }
-  }
 }
 
 template <class Word>
@@ -213,12 +273,12 @@ void SchemeImpl<Word>::pack(const Extent& extent, std::uint64_t start, std::uint
                             std::uint8_t* out) const {
   over_blocks(batch(extent, start, stop), ring_.degree(), [&](const Batch& part, std::size_t begin) {
     const Word* row = static_cast<const Word*>(in) + (start + begin) * ring_.block_words();
-    std::uint8_t* bytes = out + begin * packed_block_bytes();
+    std::uint8_t* bytes = out + begin * kernels::packed_block_bytes(ring_.table());
     for (std::size_t b = 0; b < part.blocks; ++b) {
       const std::size_t length = kernels::row_length(ring_.table(), part, b);
       for (std::size_t l = 0; l < ring_.prime_count(); ++l, row += length) {
         kernels_.pack_row(ring_.table().primes[l], row, length, bytes);
-        bytes += (length * ring_.table().primes[l].bits + 7) / 8;
+        bytes += kernels::packed_row_bytes(ring_.table().primes[l], length);
       }
     }
   });
@@ -230,12 +290,12 @@ bool SchemeImpl<Word>::unpack(const Extent& extent, std::uint64_t start, std::ui
   std::atomic<bool> valid{true};
   over_blocks(batch(extent, start, stop), ring_.degree(), [&](const Batch& part, std::size_t begin) {
     Word* row = static_cast<Word*>(out) + (start + begin) * ring_.block_words();
-    const std::uint8_t* bytes = in + begin * packed_block_bytes();
+    const std::uint8_t* bytes = in + begin * kernels::packed_block_bytes(ring_.table());
     for (std::size_t b = 0; b < part.blocks; ++b) {
       const std::size_t length = kernels::row_length(ring_.table(), part, b);
       for (std::size_t l = 0; l < ring_.prime_count(); ++l, row += length) {
         if (!kernels_.unpack_row(ring_.table().primes[l], bytes, length, row)) valid = false;
-        bytes += (length * ring_.table().primes[l].bits + 7) / 8;
+        bytes += kernels::packed_row_bytes(ring_.table().primes[l], length);
       }
     }
   });
@@ -248,7 +308,7 @@ bool SchemeImpl<Word>::hop(const Extent& extent, std::uint64_t start, std::uint6
   std::atomic<bool> valid{true};
   over_blocks(batch(extent, start, stop), ring_.degree(), [&](const Batch& part, std::size_t begin) {
     const Word* words = static_cast<const Word*>(mine) + (start + begin) * ring_.block_words();
-    const std::size_t offset = begin * packed_block_bytes();
+    const std::size_t offset = begin * kernels::packed_block_bytes(ring_.table());
     if (!kernels_.hop({&ring_.table(), part, in + offset, words, out + offset})) valid = false;
   });
   return valid;

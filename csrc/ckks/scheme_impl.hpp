@@ -38,7 +38,7 @@ class PublicKeyImpl final : public PublicKey {
 template <class Word>
 class SchemeImpl final : public Scheme {
  public:
-  SchemeImpl(const Parameters& parameters, const std::string& backend);
+  SchemeImpl(const Parameters& parameters, const std::string& backend, kernels::StreamCipher private_cipher);
 
   std::size_t word_bytes() const override { return sizeof(Word); }
   std::unique_ptr<SecretKey> generate_secret(const ring::StreamKey& seed) const override;
@@ -46,19 +46,23 @@ class SchemeImpl final : public Scheme {
   void generate_public(const SecretKey& secret, const ring::StreamKey& error, const std::uint8_t* seed,
                        void* pk0) const override;
   std::unique_ptr<PublicKey> load_public(const void* pk0, const std::uint8_t* seed) const override;
-  kernels::QuantizeReport quantize(const kernels::TensorList& tensors, std::uint64_t length, double weight,
+  kernels::QuantizeReport quantize(const Plain& plain, const ring::StreamKey* rounding, const Range& range,
                                    std::int64_t* out) const override;
-  kernels::QuantizeReport encrypt(const SecretKey& secret, const ring::StreamKey& private_seed,
-                                  const std::uint8_t* public_seed, const kernels::TensorList& tensors,
-                                  std::uint64_t length, double weight, void* c0) const override;
-  kernels::QuantizeReport encrypt_public(const PublicKey& key, const ring::StreamKey& private_seed,
-                                         const kernels::TensorList& tensors, std::uint64_t length, double weight,
-                                         void* c0, void* c1) const override;
+  bool encrypt(const SecretKey& secret, const ring::StreamKey& noise, const std::uint8_t* public_seed,
+               const Plain& plain, const Range& range, const std::uint8_t* incoming, const RowTarget& out,
+               kernels::QuantizeReport* report) const override;
+  void make_pads(const SecretKey& secret, const ring::StreamKey& noise, const std::uint8_t* public_seed,
+                 const Range& range, void* pads) const override;
+  bool encrypt_prepared(const void* pads, const ring::StreamKey& noise, const Plain& plain, const Range& range,
+                        const std::uint8_t* incoming, const RowTarget& out,
+                        kernels::QuantizeReport* report) const override;
+  kernels::QuantizeReport encrypt_public(const PublicKey& key, const ring::StreamKey& noise, const Plain& plain,
+                                         const Range& range, const RowTarget& c0, const RowTarget& c1) const override;
   void add(const Extent& extent, const void* const* inputs, std::size_t count, void* out) const override;
   void expand(std::uint64_t length, const std::uint8_t* public_seed, void* out) const override;
   void mask(const Extent& extent, const std::uint8_t* seed, bool subtract, const void* in, void* out) const override;
-  kernels::OpenReport open(const SecretKey& secret, std::uint64_t length, std::uint64_t terms, const void* c0,
-                           const void* c1, const std::uint8_t* public_seed, const Opened& out) const override;
+  kernels::OpenReport open(const SecretKey& secret, const Range& range, std::uint64_t terms, const RowSource& c0,
+                           const RowSource& c1, const std::uint8_t* public_seed, const Opened& out) const override;
   void pack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const void* in,
             std::uint8_t* out) const override;
   bool unpack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* in,
@@ -81,8 +85,15 @@ class SchemeImpl final : public Scheme {
   void uniform(const std::uint8_t* key, std::size_t l, std::uint64_t block, Word* row) const {
     kernels_.uniform(ring_.table().primes[l], ring_.table().log_degree, key, static_cast<std::uint32_t>(l), block, row);
   }
-  // values [first, first + count) of the opened vector into whatever `out` asks for
-  void restore(const std::int64_t* values, std::size_t count, std::size_t first, const Opened& out) const;
+  kernels::PrivateStream stream(const ring::StreamKey& key) const { return {key.data(), private_cipher()}; }
+  // The same rows from block `begin` of the range on.
+  kernels::RowsIn<Word> rows(const RowSource& source, std::size_t begin) const;
+  kernels::RowsOut<Word> rows(const RowTarget& target, std::size_t begin) const;
+  void wipe(const RowTarget& target, const Extent& extent, const Range& range) const;
+  // Messages of a range onto pads made by `body(part, begin, message request)`, part by part.
+  template <class Body>
+  bool add_messages(const ring::StreamKey& noise, const Plain& plain, const Range& range, const std::uint8_t* incoming,
+                    const RowTarget& out, kernels::QuantizeReport* report, Body body) const;
 
   ring::Ring<Word> ring_;
   const kernels::KernelTable<Word>& kernels_;

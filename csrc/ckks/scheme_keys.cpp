@@ -30,8 +30,9 @@ constexpr std::uint64_t kKeyAttempts = 64;
 }  // namespace
 
 template <class Word>
-SchemeImpl<Word>::SchemeImpl(const Parameters& parameters, const std::string& backend)
-    : Scheme(parameters, backend),
+SchemeImpl<Word>::SchemeImpl(const Parameters& parameters, const std::string& backend,
+                             kernels::StreamCipher private_cipher)
+    : Scheme(parameters, backend, private_cipher),
       ring_(parameters.log_degree(), parameters.primes()),
       kernels_(kernels::kernels<Word>(backend)) {}
 
@@ -78,9 +79,9 @@ std::unique_ptr<SecretKey> SchemeImpl<Word>::generate_secret(const ring::StreamK
   SecretBuffer<std::int32_t> draw(degree);
   for (std::uint64_t attempt = 0; attempt < kKeyAttempts; ++attempt) {
     if (collective) {
-      kernels_.gaussian(kCollectiveSecret, seed.data(), kernels::Lane::kSecret, attempt, degree, draw.data());
+      kernels_.gaussian(kCollectiveSecret, stream(seed), kernels::Lane::kSecret, attempt, degree, draw.data());
     } else {
-      kernels_.ternary(seed.data(), kernels::Lane::kSecret, attempt, degree, draw.data());
+      kernels_.ternary(stream(seed), kernels::Lane::kSecret, attempt, degree, draw.data());
     }
     SecretBuffer<std::int64_t> coefficients(degree);
     std::copy(draw.begin(), draw.end(), coefficients.begin());
@@ -114,7 +115,7 @@ void SchemeImpl<Word>::generate_public(const SecretKey& secret, const ring::Stre
   const double limit = kNormSlack * static_cast<double>(degree) * kError.variance;
   for (std::uint64_t attempt = 0; attempt == 0 || norm > limit; ++attempt) {
     require(attempt < kKeyAttempts, "no key error of bounded norm in 64 draws: the random generator is broken");
-    kernels_.gaussian(kError, error.data(), kernels::Lane::kKeyError, attempt, degree, draw.data());
+    kernels_.gaussian(kError, stream(error), kernels::Lane::kKeyError, attempt, degree, draw.data());
     norm = 0;
     for (std::size_t k = 0; k < degree; ++k) {
       noise[k] = draw[k];

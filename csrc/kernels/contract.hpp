@@ -66,13 +66,51 @@ std::size_t row_length(const RingTable<Word>& ring, const Batch& batch, std::siz
   return b + 1 == batch.blocks ? batch.last_length : ring.degree();
 }
 
+// Bytes of one packed row of `count` residues.
+template <class Word>
+std::size_t packed_row_bytes(const PrimeTable<Word>& prime, std::size_t count) {
+  return (count * prime.bits + 7) / 8;
+}
+
+// Bytes from the packed start of a batch to the packed start of its next block.
+template <class Word>
+std::size_t packed_block_bytes(const RingTable<Word>& ring) {
+  std::size_t bytes = 0;
+  for (std::size_t l = 0; l < ring.prime_count; ++l) bytes += packed_row_bytes(ring.primes[l], ring.degree());
+  return bytes;
+}
+
 PPPML_ISA_END
+
+// Rows of a batch of blocks, as residue words or packed for the wire: at most one pointer is set.
+template <class Word>
+struct RowsIn {
+  const Word* words = nullptr;
+  const std::uint8_t* packed = nullptr;
+
+  bool given() const { return words != nullptr || packed != nullptr; }
+};
+template <class Word>
+struct RowsOut {
+  Word* words = nullptr;
+  std::uint8_t* packed = nullptr;
+};
 
 // --- random streams -------------------------------------------------------------------------------------------
 
-// ChaCha20 (RFC 8439): 256-bit key, nonce = selector u32 || block u64 (little-endian), counter from 0. A stream is
-// positional: word i never depends on how many words were read before.
+// A stream is named by a 256-bit key, a selector u32 and a block number u64, and is positional: word i never depends on
+// how many words were read before. Words are the little-endian 32-bit words of the cipher's key stream.
+//   kChaCha20  RFC 8439, nonce = selector || block (little-endian), counter from 0
+//   kAes256    AES-256 in counter mode (FIPS 197, SP 800-38A): initial counter block = selector || block
+//              (little-endian), then a big-endian 32-bit counter from 0
+// Public expansions are always ChaCha20. Private streams take what the backend computes fastest in constant time.
+enum class StreamCipher : std::uint8_t { kChaCha20, kAes256 };
 constexpr std::size_t kStreamKeyBytes = 32;
+
+struct PrivateStream {
+  const std::uint8_t* key = nullptr;
+  StreamCipher cipher = StreamCipher::kChaCha20;
+};
 
 // Selectors of the private streams. Public expansions use the prime index as selector under keys of their own.
 enum class Lane : std::uint32_t {
@@ -81,6 +119,7 @@ enum class Lane : std::uint32_t {
   kEphemeral = 2,    // ternary u of public-key encryption
   kSecret = 3,       // secret key coefficients
   kKeyError = 4,     // error of a public key
+  kRounding = 5,     // thresholds of stochastic rounding
   kTieOffset = 256,  // tie words of a Gaussian lane stand at lane + kTieOffset
 };
 
@@ -105,10 +144,14 @@ constexpr unsigned kTieDepth = 4;
 
 enum class Dtype : std::uint8_t { kFloat32, kFloat64, kFloat16, kBfloat16 };
 
+// Element i is found at data[(i / row_length) * row_stride + i % row_length], counted in elements. A contiguous tensor
+// is one row.
 struct TensorSpan {
-  const void* data;  // contiguous
+  const void* data;
   std::size_t length;
   Dtype dtype;
+  std::size_t row_length;  // at least 1; divides `length`
+  std::size_t row_stride;
 };
 
 struct TensorList {
@@ -116,15 +159,23 @@ struct TensorList {
   std::size_t count;
 };
 
-// From weights to message coefficients: v = rint(clip(x) * multiplier), then values_per_coefficient of them as
-// m = v0 + base * v1 + base^2 * v2. Within a block whose rows hold c coefficients, value t of coefficient k is
-// weight t * c + k of the block. In single precision the order is: round x to float32, clip, multiply by
-// (float)multiplier, rint; else the same in float64. Rounding is to nearest, ties to even.
+enum class Rounding : std::uint8_t { kNearest, kStochastic };
+
+// From weights to message coefficients: v = round(clip(x - reference) * multiplier), then values_per_coefficient of
+// them as m = v0 + base * v1 + base^2 * v2. Within a block whose rows hold c coefficients, value t of coefficient k is
+// weight t * c + k of the block.
+//
+// In single precision the order is: round x (and the reference) to float32, subtract, clip, multiply by
+// (float)multiplier, round; else the same in float64. kNearest is rint: ties to even. kStochastic is floor(y) + (u <
+// y - floor(y)) with u = (w >> 8) 2^-24 in single precision, else w 2^-32, w being 32-bit word i of lane kRounding for
+// weight i of the block: its expectation is y to 2^-24 or 2^-32.
 struct Codec {
   double clip;
   double multiplier;  // weight / step, lowered where rounding would carry the clip past the largest magnitude
   bool single_precision;
+  Rounding rounding;
   unsigned values_per_coefficient;  // 1 .. 3
+  std::size_t block_values;         // weights of one block, N * values_per_coefficient
   std::int64_t base;
   std::int64_t delta;  // scale of the message polynomial
 };
@@ -132,6 +183,15 @@ struct Codec {
 struct QuantizeReport {
   std::uint64_t clipped = 0;
   std::uint64_t first_non_finite = UINT64_MAX;  // index in the flat vector
+};
+
+// The weights of a whole flat vector, and what becomes of them.
+struct Message {
+  const Codec* codec;
+  TensorList tensors;
+  TensorList reference;    // subtracted; as long as `tensors`, or without spans
+  PrivateStream rounding;  // read by stochastic rounding only
+  QuantizeReport* report;
 };
 
 // --- fused operations -------------------------------------------------------------------------------------------
@@ -144,38 +204,37 @@ struct Multiplier {
   const Word* companions;
 };
 
-// pad_j = -INTT(a_j * s) + e_j for every block j; a_j expands from `public_key`, e_j from `private_key`.
+// pad_j = -INTT(a_j * s) + e_j for every block j; a_j expands from `public_key`, e_j from `noise`.
 template <class Word>
 struct PadRequest {
   const RingTable<Word>* ring;
   Batch batch;
   Multiplier<Word> secret;
   const std::uint8_t* public_key;
-  const std::uint8_t* private_key;
+  PrivateStream noise;
   const GaussianTable* error;
-  Word* out;
 };
 
-// out_j = base_j + delta * m_j, where base is what is already in `out` (pads); m_j from weights of the tensors,
-// beginning at weight first_block * N * values_per_coefficient of the list.
+// out_j = incoming_j + pad_j + delta * m_j; m_j from weight first_block * block_values of the message on. `incoming`
+// may be absent: a ring's first turn. In and out may be the same memory.
 template <class Word>
 struct MessageRequest {
   const RingTable<Word>* ring;
   Batch batch;
-  const Codec* codec;
-  TensorList tensors;
-  Word* out;
-  QuantizeReport* report;
+  Message message;
+  const std::uint8_t* incoming;  // packed, or null
+  RowsOut<Word> out;
 };
 
-// c0_j = INTT(pk0 * u_j) + e0_j + delta * m_j, c1_j = INTT(pk1 * u_j) + e1_j. c1 rows are never cut.
+// c0_j = INTT(pk0 * u_j) + e0_j + delta * m_j, c1_j = INTT(pk1 * u_j) + e1_j. c1 rows are never cut. `incoming` of the
+// message must be null.
 template <class Word>
 struct PublicEncryptRequest {
   MessageRequest<Word> message;  // out = c0
   Multiplier<Word> public0, public1;
-  const std::uint8_t* private_key;
+  PrivateStream noise;
   const GaussianTable* error;
-  Word* out1;
+  RowsOut<Word> out1;
 };
 
 // out = sum of `count` inputs, residue by residue. `out` may be one of the inputs.
@@ -198,26 +257,39 @@ struct HopRequest {
   std::uint8_t* out;
 };
 
+// Where opened values go: those of weight `i` of the batch to element i of whichever pointer is set, as integers or as
+// (double)value * step rounded to the type. values_per_coefficient digits are read off each coefficient as centred
+// remainders by base = 2 * half + 1; values past `count` are dropped.
+struct OpenTarget {
+  unsigned values_per_coefficient;
+  std::int64_t base, half;
+  double step;
+  std::size_t count;
+  std::int64_t* integers;
+  float* singles;
+  double* doubles;
+};
+
 struct OpenReport {
+  bool invalid_residue = false;       // a packed residue was not below its prime; what was written means nothing
   std::int64_t largest_residual = 0;  // max |res| over all coefficients
   std::uint64_t worst_block = 0;      // first block whose sum of squared residuals exceeds its limit
   bool block_refused = false;
 };
 
 // m_j = round(phase / delta), phase = c0_j + INTT(c1 * s) centred modulo Q. c1 is expanded from `public_key` (NTT
-// form) when `c1` is null, else read in coefficient form, uncut. `variance` is the declared variance of one phase
+// form) when it is not given, else read in coefficient form, uncut. `variance` is the declared variance of one phase
 // coefficient; a block is refused when its sum of squared residuals exceeds residual_limit(variance, c).
 template <class Word>
 struct OpenRequest {
   const RingTable<Word>* ring;
   Batch batch;
-  const Word* c0;
-  const Word* c1;
+  RowsIn<Word> c0, c1;
   const std::uint8_t* public_key;
   Multiplier<Word> secret;
   std::int64_t delta;
   double variance;
-  std::int64_t* out;  // message coefficients, rows without gaps
+  OpenTarget out;
   OpenReport* report;
 };
 
@@ -236,36 +308,35 @@ constexpr unsigned kTagRows = 2;
 template <class Word>
 struct KernelTable {
   const char* name;
+  StreamCipher private_cipher;  // what this backend expands private streams with, unless told otherwise
 
   // Primitives.
   // values in [0, q) in coefficient order -> values at psi^(2 bitrev(i) + 1), and back; in place.
   void (*forward_ntt)(const PrimeTable<Word>&, unsigned log_degree, Word* values);
   void (*inverse_ntt)(const PrimeTable<Word>&, unsigned log_degree, Word* values);
   // words [first, first + count) of a stream
-  void (*stream)(const std::uint8_t* key, std::uint32_t selector, std::uint64_t block, std::uint64_t first,
-                 std::size_t count, std::uint32_t* out);
+  void (*stream)(PrivateStream, std::uint32_t selector, std::uint64_t block, std::uint64_t first, std::size_t count,
+                 std::uint32_t* out);
   // out[k] uniform in [0, q): candidate r of coefficient k is word r * N + k, masked to `bits`; 32-bit words for
-  // q < 2^31, else 64-bit words; the first candidate below q wins.
+  // q < 2^31, else 64-bit words; the first candidate below q wins. The stream is ChaCha20.
   void (*uniform)(const PrimeTable<Word>&, unsigned log_degree, const std::uint8_t* key, std::uint32_t selector,
                   std::uint64_t block, Word* out);
-  void (*gaussian)(const GaussianTable&, const std::uint8_t* key, Lane, std::uint64_t block, std::size_t count,
+  void (*gaussian)(const GaussianTable&, PrivateStream, Lane, std::uint64_t block, std::size_t count,
                    std::int32_t* out);
   // out[k] = floor(3 w / 2^32) - 1 for word k of the lane: uniform on {-1, 0, 1} up to 2^-32
-  void (*ternary)(const std::uint8_t* key, Lane, std::uint64_t block, std::size_t count, std::int32_t* out);
-  // values [first, first + count) of the tensors' flat vector
-  void (*quantize)(const Codec&, const TensorList&, std::size_t first, std::size_t count, std::int64_t* out,
-                   QuantizeReport*);
-  // out[i] = (float)((double)values[i] * step)
-  void (*restore)(const std::int64_t* values, std::size_t count, double step, float* out);
+  void (*ternary)(PrivateStream, Lane, std::uint64_t block, std::size_t count, std::int32_t* out);
+  // values [first, first + count) of the message's flat vector; zero past its end
+  void (*quantize)(const Message&, std::size_t first, std::size_t count, std::int64_t* out);
   // a row of residues <-> ceil(count * bits / 8) bytes, little-endian bit order; unpack returns false on a
   // residue >= q or on non-zero padding bits
   void (*pack_row)(const PrimeTable<Word>&, const Word* in, std::size_t count, std::uint8_t* out);
   bool (*unpack_row)(const PrimeTable<Word>&, const std::uint8_t* in, std::size_t count, Word* out);
 
   // Fused operations.
-  void (*make_pads)(const PadRequest<Word>&);
-  void (*encrypt)(const PadRequest<Word>&, const MessageRequest<Word>&);  // both over one batch and one `out`
-  void (*add_message)(const MessageRequest<Word>&);
+  void (*make_pads)(const PadRequest<Word>&, Word* out);
+  // Both return false when a residue of `incoming` is not below its prime; `out` is then undefined.
+  bool (*encrypt)(const PadRequest<Word>&, const MessageRequest<Word>&);    // both over one batch
+  bool (*encrypt_prepared)(const Word* pads, const MessageRequest<Word>&);  // `out.words` may be the pads
   void (*encrypt_public)(const PublicEncryptRequest<Word>&);
   void (*add)(const AddRequest<Word>&);
   bool (*hop)(const HopRequest<Word>&);  // false: a residue of `in` was not below q; `out` is then undefined

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 Words = NDArray[Any]
 Buffer = bytes | bytearray | memoryview
 Tensors = Sequence[Any]
+# Rows of a ciphertext: residue words, or bytes packed for the wire.
+Rows = Words | Buffer
 
 class RequirementError(ValueError): ...
 
@@ -24,6 +26,10 @@ class WeightPolicy:
     free: WeightPolicy
     public: WeightPolicy
 
+class Rounding:
+    nearest: Rounding
+    stochastic: Rounding
+
 class Parameters:
     def __init__(
         self,
@@ -35,6 +41,7 @@ class Parameters:
         keys: KeyMode,
         weights: WeightPolicy,
         values_per_coefficient: int,
+        rounding: Rounding = ...,
     ) -> None: ...
     @property
     def ring_dimension(self) -> int: ...
@@ -83,7 +90,9 @@ class SecretKey:
 class PublicKey: ...
 
 class Scheme:
-    def __init__(self, parameters: Parameters, backend: str = "") -> None: ...
+    def __init__(self, parameters: Parameters, backend: str = "", cipher: str = "") -> None: ...
+    @property
+    def private_cipher(self) -> str: ...
     @property
     def backend(self) -> str: ...
     @property
@@ -94,12 +103,58 @@ class Scheme:
     def secret_from_coefficients(self, coefficients: NDArray[np.int64]) -> SecretKey: ...
     def generate_public(self, secret: SecretKey, error: StreamKey, seed: bytes) -> Words: ...
     def load_public(self, pk0: Words, seed: bytes) -> PublicKey: ...
-    def quantize(self, tensors: Tensors, weight: float) -> tuple[NDArray[np.int64], int]: ...
+    def quantize(
+        self, tensors: Tensors, weight: float, *, reference: Tensors = [], rounding: StreamKey | None = None
+    ) -> tuple[NDArray[np.int64], int]: ...
     def encrypt(
-        self, secret: SecretKey, private_seed: StreamKey, public_seed: bytes, tensors: Tensors, weight: float, c0: Words
-    ) -> int: ...
+        self,
+        secret: SecretKey,
+        noise: StreamKey,
+        public_seed: bytes,
+        tensors: Tensors,
+        weight: float,
+        out: Rows,
+        *,
+        reference: Tensors = [],
+        start: int = 0,
+        stop: int | None = None,
+        incoming: Buffer | None = None,
+    ) -> int | None: ...
+    def make_pads(
+        self,
+        secret: SecretKey,
+        noise: StreamKey,
+        public_seed: bytes,
+        length: int,
+        start: int,
+        stop: int,
+        out: Words,
+    ) -> None: ...
+    def encrypt_prepared(
+        self,
+        pads: Words,
+        noise: StreamKey,
+        tensors: Tensors,
+        weight: float,
+        out: Rows,
+        *,
+        reference: Tensors = [],
+        start: int = 0,
+        stop: int | None = None,
+        incoming: Buffer | None = None,
+    ) -> int | None: ...
     def encrypt_public(
-        self, key: PublicKey, private_seed: StreamKey, tensors: Tensors, weight: float, c0: Words, c1: Words | None
+        self,
+        key: PublicKey,
+        noise: StreamKey,
+        tensors: Tensors,
+        weight: float,
+        c0: Rows,
+        c1: Rows | None,
+        *,
+        reference: Tensors = [],
+        start: int = 0,
+        stop: int | None = None,
     ) -> int: ...
     def add(self, length: int, cut: bool, inputs: Sequence[Words | None], out: Words) -> None: ...
     def expand(self, length: int, public_seed: bytes) -> Words: ...
@@ -109,11 +164,14 @@ class Scheme:
         secret: SecretKey,
         length: int,
         terms: int,
-        c0: Words,
-        c1: Words | None,
+        c0: Rows,
+        c1: Rows | None,
         public_seed: bytes | None,
         out: NDArray[Any],
-    ) -> tuple[int | None, int]: ...
+        *,
+        start: int = 0,
+        stop: int | None = None,
+    ) -> tuple[int | None, int, bool]: ...
     def pack(self, length: int, cut: bool, start: int, stop: int, words: Words) -> bytes: ...
     def unpack(self, length: int, cut: bool, start: int, stop: int, packed: Buffer, out: Words) -> bool: ...
     def hop(self, length: int, cut: bool, start: int, stop: int, packed: Buffer, mine: Words) -> bytes | None: ...
@@ -130,12 +188,22 @@ class primitives:
     ) -> NDArray[np.uint64]: ...
     @staticmethod
     def stream(
-        key: bytes, selector: int, block: int, first: int, count: int, backend: str = ""
+        key: bytes,
+        selector: int,
+        block: int,
+        first: int,
+        count: int,
+        backend: str = "",
+        cipher: str = "chacha20",
     ) -> NDArray[np.uint32]: ...
     @staticmethod
-    def gaussian(table: str, key: bytes, lane: int, block: int, count: int, backend: str = "") -> NDArray[np.int32]: ...
+    def gaussian(
+        table: str, key: bytes, lane: int, block: int, count: int, backend: str = "", cipher: str = "chacha20"
+    ) -> NDArray[np.int32]: ...
     @staticmethod
-    def ternary(key: bytes, lane: int, block: int, count: int, backend: str = "") -> NDArray[np.int32]: ...
+    def ternary(
+        key: bytes, lane: int, block: int, count: int, backend: str = "", cipher: str = "chacha20"
+    ) -> NDArray[np.int32]: ...
     @staticmethod
     def residual_limit(variance: float, coefficients: int) -> float: ...
 

@@ -14,10 +14,11 @@ from typing import Any, Literal, get_args
 from pppml_fast import _native
 from pppml_fast.errors import ParameterError
 
-__all__ = ["PRESETS", "CkksParams", "KeyMode", "WeightPolicy"]
+__all__ = ["PRESETS", "CkksParams", "KeyMode", "Rounding", "WeightPolicy"]
 
 KeyMode = Literal["public", "secret", "collective"]
 WeightPolicy = Literal["free", "public"]
+Rounding = Literal["nearest", "stochastic"]
 
 _P50_PRIME = 1125899906826241
 
@@ -48,7 +49,8 @@ class CkksParams:
 
     Build one with :meth:`preset` or :meth:`for_sum`. ``keys`` is the mode of the keys it serves. ``weights`` is
     ``"free"`` (each party's values may reach ``clip``, the sum ``parties * clip``) or ``"public"`` (public shares
-    p_i >= 0 with sum 1 multiply the clipped values before rounding, so the sum stays within ``clip``).
+    p_i >= 0 with sum 1 multiply the clipped values before rounding, so the sum stays within ``clip``). ``rounding`` is
+    ``"nearest"`` or ``"stochastic"``: up or down at random, so that the expectation is the value itself.
 
     Raises ParameterError, with value, limit and remedy, when the set is unsound.
     """
@@ -61,12 +63,14 @@ class CkksParams:
     keys: KeyMode = "public"
     weights: WeightPolicy = "free"
     values_per_coefficient: int = 1
+    rounding: Rounding = "nearest"
     _checked: Any = field(init=False, repr=False, compare=False)
     _scheme: Any = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_choice("keys", self.keys, get_args(KeyMode))
         _check_choice("weights", self.weights, get_args(WeightPolicy))
+        _check_choice("rounding", self.rounding, get_args(Rounding))
         # Plain ints and floats, so that the same set has the same id however its numbers were given.
         for name in ("ring_dimension", "parties", "values_per_coefficient"):
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
@@ -81,6 +85,7 @@ class CkksParams:
                 keys=getattr(_native.KeyMode, self.keys),
                 weights=getattr(_native.WeightPolicy, self.weights),
                 values_per_coefficient=self.values_per_coefficient,
+                rounding=getattr(_native.Rounding, self.rounding),
             )
             scheme = _native.Scheme(checked)
         except _native.RequirementError as error:
@@ -98,6 +103,7 @@ class CkksParams:
         keys: KeyMode = "public",
         weights: WeightPolicy = "free",
         values_per_coefficient: int | None = None,
+        rounding: Rounding = "nearest",
     ) -> CkksParams:
         """The named set (p31, p50, p62 or compact) for ``parties`` and ``clip``.
 
@@ -107,7 +113,7 @@ class CkksParams:
             raise ParameterError(f"no parameter set {name!r}; there are {', '.join(PRESETS)}")
         ring = PRESETS[name]
         packed = ring.values_per_coefficient if values_per_coefficient is None else values_per_coefficient
-        return cls(name, ring.ring_dimension, ring.primes, parties, clip, keys, weights, packed)
+        return cls(name, ring.ring_dimension, ring.primes, parties, clip, keys, weights, packed, rounding)
 
     @classmethod
     def for_sum(

@@ -1,6 +1,7 @@
 """Every backend this machine runs gives the bits of `scalar`: primitives, all sets, all key modes, edge lengths."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,12 +89,13 @@ def vectors(params: pf.CkksParams) -> list[list[np.ndarray]]:
     return tensors
 
 
+@pytest.mark.parametrize("cipher, rounding", [("chacha20", "nearest"), ("chacha20", "stochastic")])
 @pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("keys", ["public", "secret", "collective"])
 @pytest.mark.parametrize("name", SETS)
-def test_cipher(backend: str, keys: str, name: str) -> None:
-    params = pf.CkksParams.preset(name, parties=3, clip=1.0, keys=keys, weights="public")
-    schemes = [_native.Scheme(params._checked, which) for which in ("scalar", backend)]
+def test_cipher(backend: str, keys: str, name: str, cipher: str, rounding: Any) -> None:
+    params = pf.CkksParams.preset(name, parties=3, clip=1.0, keys=keys, weights="public", rounding=rounding)
+    schemes = [_native.Scheme(params._checked, which, cipher) for which in ("scalar", backend)]
     for tensors in vectors(params):
         first, second = (run(params, scheme, tensors) for scheme in schemes)
         assert first.keys() == second.keys()
@@ -110,18 +112,25 @@ def run(params: pf.CkksParams, scheme: _native.Scheme, tensors: list[np.ndarray]
     noise = _native.StreamKey.from_bytes(SEED)
     secret = scheme.generate_secret(_native.StreamKey.from_bytes(KEY))
     results["secret"] = secret.coefficients()
-    results["quantized"], results["clipped"] = scheme.quantize(tensors, 0.3)
+    results["quantized"], results["clipped"] = scheme.quantize(tensors, 0.3, rounding=noise)
     c0 = np.zeros(scheme.words(length, True), word)
-    c1 = None
+    c1 = packed1 = None
     if params.keys == "public":
         c1 = np.zeros(scheme.words(length, False), word)
         pk0 = scheme.generate_public(secret, _native.StreamKey.from_bytes(KEY), KEY)
         results["public key"] = pk0
-        scheme.encrypt_public(scheme.load_public(pk0, KEY), noise, tensors, 0.3, c0, c1)
+        public = scheme.load_public(pk0, KEY)
+        scheme.encrypt_public(public, noise, tensors, 0.3, c0, c1)
+        packed0 = bytearray(scheme.packed_bytes(length, True, 0, blocks))
+        packed1 = bytearray(scheme.packed_bytes(length, False, 0, blocks))
+        scheme.encrypt_public(public, noise, tensors, 0.3, packed0, packed1)
+        assert packed0 == scheme.pack(length, True, 0, blocks, c0)
+        assert packed1 == scheme.pack(length, False, 0, blocks, c1)
         results["c1"] = c1
     else:
         scheme.encrypt(secret, noise, KEY, tensors, 0.3, c0)
         results["expanded"] = scheme.expand(length, KEY)
+        results |= run_parts(params, scheme, tensors, secret, noise, c0)
     results["c0"] = c0
     packed = scheme.pack(length, True, 0, blocks, c0)
     results["packed"] = packed
@@ -135,50 +144,71 @@ def run(params: pf.CkksParams, scheme: _native.Scheme, tensors: list[np.ndarray]
     results["masked"] = scheme.mask(length, KEY, False, c0)
     seed = None if params.keys == "public" else KEY
     for dtype in (np.int64, np.float32, np.float64):
-        opened = np.ones(length, dtype)
-        refused, largest = scheme.open(secret, length, 1, c0, c1, seed, opened)
-        assert refused is None
+        opened, again = np.ones(length, dtype), np.ones(length, dtype)
+        refused, largest, valid = scheme.open(secret, length, 1, c0, c1, seed, opened)
+        assert refused is None and valid
         restored = np.asarray(results["quantized"]) * (params.step if dtype != np.int64 else 1)
         assert np.array_equal(opened, restored.astype(dtype))
+        assert scheme.open(secret, length, 1, packed, packed1, seed, again) == (None, largest, True)
+        assert np.array_equal(again, opened)
         results[f"opened as {dtype.__name__}"], results["largest residual"] = opened, largest
+    if blocks > 1:
+        tail = np.ones(length - params.block_weights, np.int64)
+        rows = packed[scheme.packed_bytes(length, True, 0, 1) :]
+        second = packed1 and packed1[scheme.packed_bytes(length, False, 0, 1) :]
+        assert scheme.open(secret, length, 1, rows, second, seed, tail, start=1)[0] is None
+        assert np.array_equal(tail, np.asarray(results["quantized"])[params.block_weights :])
     garbage = (c0 // 2).astype(word)
     released = np.ones(length, np.int64)
-    refused, largest = scheme.open(secret, length, 1, garbage, c1, seed, released)
+    refused, largest, _ = scheme.open(secret, length, 1, garbage, c1, seed, released)
     assert refused is None or not released.any()
     results |= {"refused block": refused, "garbage residual": largest}
+    if length > 0:
+        invalid = b"\xff" * len(packed)
+        assert scheme.open(secret, length, 1, invalid, packed1, seed, released)[2] is False and not released.any()
     if params.keys == "collective":
         results["tag"] = scheme.tag(length, KEY, c0)
     return results
 
 
-@pytest.mark.parametrize("backend", ["scalar", *OTHERS])
-def test_unpacking_refuses_every_residue_that_is_not_below_its_prime(backend: str) -> None:
-    params = pf.CkksParams.preset("p31", parties=3, clip=1.0, keys="collective")
-    scheme = _native.Scheme(params._checked, backend)
-    length, q = 2048 + 150, params.primes[0]
-    for position in (0, 1, 15, 16, 2047, 2048, 2048 + 149):
-        words = np.zeros(length, np.uint32)
-        words[position] = q
-        packed = scheme.pack(length, True, 0, 2, words)
-        assert not scheme.unpack(length, True, 0, 2, packed, np.zeros(length, np.uint32))
-        assert scheme.hop(length, True, 0, 2, packed, np.zeros(length, np.uint32)) is None
-        words[position] = q - 1
-        assert scheme.unpack(length, True, 0, 2, scheme.pack(length, True, 0, 2, words), words)
-
-
-@pytest.mark.parametrize("backend", ["scalar", *OTHERS])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_the_first_value_that_is_not_finite_is_named(backend: str, bad: float) -> None:
-    params = pf.CkksParams.preset("p31", parties=3, clip=1.0, keys="collective")
-    scheme = _native.Scheme(params._checked, backend)
-    for dtype in (np.float32, np.float64, np.float16):
-        tensors = [np.zeros(100, np.float32), np.zeros(3000, dtype)]
-        tensors[1][[2500, 2999]] = bad
-        with pytest.raises(_native.NonFiniteError) as error:
-            scheme.quantize(tensors, 1.0)
-        assert error.value.index == 2600
-        out = np.ones(scheme.words(3100, True), np.uint32)
-        secret = scheme.generate_secret(_native.StreamKey.from_system())
-        with pytest.raises(_native.NonFiniteError):
-            scheme.encrypt(secret, _native.StreamKey.from_system(), KEY, tensors, 1.0, out)
-        assert not out.any()
+def run_parts(
+    params: pf.CkksParams,
+    scheme: _native.Scheme,
+    tensors: list[np.ndarray],
+    secret: _native.SecretKey,
+    noise: _native.StreamKey,
+    c0: np.ndarray,
+) -> dict[str, object]:
+    """The same encryption in parts: to bytes, from pads, block by block, onto what came in, less a reference."""
+    length = sum(t.size for t in tensors)
+    blocks = params.block_count(length)
+    packed = scheme.pack(length, True, 0, blocks, c0)
+    pads = np.zeros_like(c0)
+    scheme.make_pads(secret, noise, KEY, length, 0, blocks, pads)
+    results: dict[str, object] = {"pads": pads}
+    prepared, wire = np.zeros_like(c0), bytearray(len(packed))
+    clipped = scheme.encrypt(secret, noise, KEY, tensors, 0.3, wire)
+    assert wire == packed
+    assert scheme.encrypt_prepared(pads, noise, tensors, 0.3, prepared) == clipped
+    assert np.array_equal(prepared, c0)
+    assert scheme.encrypt_prepared(pads, noise, tensors, 0.3, wire, incoming=packed) == clipped
+    twice = scheme.hop(length, True, 0, blocks, packed, c0)
+    assert wire == twice
+    again = bytearray(packed)
+    assert scheme.encrypt(secret, noise, KEY, tensors, 0.3, again, incoming=again) == clipped
+    assert again == twice
+    if length > 0:
+        assert scheme.encrypt(secret, noise, KEY, tensors, 0.3, wire, incoming=b"\xff" * len(wire)) is None
+        assert not any(wire)
+    parts = b""
+    for block in range(blocks):
+        part = bytearray(scheme.packed_bytes(length, True, block, block + 1))
+        scheme.encrypt(secret, noise, KEY, tensors, 0.3, part, start=block, stop=block + 1)
+        parts += part
+    assert parts == packed
+    reference = [np.linspace(-0.2, 0.2, length)]
+    scheme.encrypt(secret, noise, KEY, tensors, 0.3, prepared, reference=reference)
+    results["less a reference"] = prepared
+    scheme.encrypt_prepared(pads, noise, reference, 0.3, pads, reference=[np.zeros(length, np.float32)])
+    results["in place of its pads"] = pads
+    return results

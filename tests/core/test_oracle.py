@@ -96,7 +96,7 @@ def test_public_encryption_bit_for_bit(name: str) -> None:
     values = oracle.quantize(params, x)
     assert (c0.tolist(), c1.tolist()) == oracle.encrypt_public(params, pk0.tolist(), key, NOISE[0], values)
     opened = np.zeros(length, np.int64)
-    refused, _ = scheme.open(native, length, 1, c0, c1, None, opened)
+    refused, _, _ = scheme.open(native, length, 1, c0, c1, None, opened)
     assert refused is None
     assert opened.tolist() == values
 

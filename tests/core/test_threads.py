@@ -42,7 +42,7 @@ def everything(params: pf.CkksParams, length: int) -> list[bytes]:
     assert scheme.unpack(length, True, 0, blocks, packed, loaded)
     hop = scheme.hop(length, True, 3, blocks, scheme.pack(length, True, 3, blocks, c0), c0)
     assert hop is not None
-    refused, largest = scheme.open(secret, length, 1, c0, c1, None if params.keys == "public" else SEED, opened)
+    refused, largest, _ = scheme.open(secret, length, 1, c0, c1, None if params.keys == "public" else SEED, opened)
     arrays = [c0, total, loaded, opened, scheme.mask(length, SEED, True, c0), scheme.expand(length, SEED)]
     return [array.tobytes() for array in arrays] + [packed, hop, repr((refused, largest)).encode()]
 

@@ -47,27 +47,14 @@ void quantize_floats(const FloatQuantizer& quantizer, const float* in, std::size
   }
 }
 
-void quantize_other(const Codec& codec, const TensorSpan& span, std::size_t begin, std::size_t count,
-                    std::size_t flat_index, std::int32_t* out, QuantizeReport* report) {
-  SecretBuffer<std::int64_t> wide(count);
-  QuantizeReport part;
-  scalar::quantize(codec, {&span, 1}, begin, count, wide.data(), &part);
-  for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<std::int32_t>(wide[i]);
-  report->clipped += part.clipped;
-  if (part.first_non_finite != UINT64_MAX) {
-    report->first_non_finite =
-        std::min<std::uint64_t>(report->first_non_finite, part.first_non_finite - begin + flat_index);
-  }
-}
-
 constexpr unsigned kFastBits = 31;
 constexpr std::size_t kFastBytes = 62;  // of sixteen 31-bit residues
 
 }  // namespace
 
-void quantize32(const Codec& codec, const TensorList& tensors, std::size_t first, std::size_t count, std::int32_t* out,
-                QuantizeReport* report) {
-  const FloatQuantizer quantizer(codec);
+void quantize32(const Message& message, std::size_t first, std::size_t count, std::int32_t* out) {
+  const FloatQuantizer quantizer(*message.codec);
+  const TensorList& tensors = message.tensors;
   std::size_t span_start = 0, written = 0;
   for (std::size_t s = 0; s < tensors.count && written < count; ++s) {
     const TensorSpan& span = tensors.spans[s];
@@ -75,26 +62,21 @@ void quantize32(const Codec& codec, const TensorList& tensors, std::size_t first
     if (first + written < span_end) {
       const std::size_t begin = first + written - span_start;
       const std::size_t take = std::min(span.length - begin, count - written);
-      if (span.dtype == Dtype::kFloat32) {
+      const bool simple = span.dtype == Dtype::kFloat32 && span.row_length == span.length &&
+                          message.reference.count == 0 && message.codec->rounding == Rounding::kNearest;
+      if (simple) {
         quantize_floats(quantizer, static_cast<const float*>(span.data) + begin, take, first + written, out + written,
-                        report);
+                        message.report);
       } else {
-        quantize_other(codec, span, begin, take, first + written, out + written, report);
+        SecretBuffer<std::int64_t> wide(take);
+        scalar::quantize(message, first + written, take, wide.data());
+        for (std::size_t i = 0; i < take; ++i) out[written + i] = static_cast<std::int32_t>(wide[i]);
       }
       written += take;
     }
     span_start = span_end;
   }
   std::fill(out + written, out + count, 0);
-}
-
-void restore(const std::int64_t* values, std::size_t count, double step, float* out) {
-  const __m512d factor = _mm512_set1_pd(step);
-  for (std::size_t i = 0; i < count; i += 8) {
-    const auto lanes = static_cast<__mmask8>((1u << std::min<std::size_t>(count - i, 8)) - 1);
-    const __m512d value = _mm512_cvtepi64_pd(_mm512_maskz_loadu_epi64(lanes, values + i));
-    _mm256_mask_storeu_ps(out + i, lanes, _mm512_cvtpd_ps(_mm512_mul_pd(value, factor)));
-  }
 }
 
 // Two residues make one 62-bit item per 64-bit lane; lane j of the output takes the low bits of item j from bit 2 j on

@@ -6,10 +6,7 @@
 namespace pppml::kernels::avx512 {
 
 // Quantised values [first, first + count) as int32, zero past the end of the tensors. For single precision codecs.
-void quantize32(const Codec& codec, const TensorList& tensors, std::size_t first, std::size_t count, std::int32_t* out,
-                QuantizeReport* report);
-
-void restore(const std::int64_t* values, std::size_t count, double step, float* out);
+void quantize32(const Message& message, std::size_t first, std::size_t count, std::int32_t* out);
 
 void pack_row(const PrimeTable<std::uint32_t>& prime, const std::uint32_t* in, std::size_t count, std::uint8_t* out);
 

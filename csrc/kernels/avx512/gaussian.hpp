@@ -85,7 +85,7 @@ class GaussianSampler {
   explicit GaussianSampler(const GaussianTable& table) : table_(table), buckets_(table) {}
 
   // What KernelTable::gaussian returns.
-  void sample_row(const std::uint8_t* key, Lane lane, std::uint64_t block, std::size_t count, std::int32_t* out) const;
+  void sample_row(PrivateStream source, Lane lane, std::uint64_t block, std::size_t count, std::int32_t* out) const;
 
  private:
   const GaussianTable& table_;

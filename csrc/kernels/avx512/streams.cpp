@@ -9,18 +9,18 @@
 
 namespace pppml::kernels::avx512 {
 
-void stream(const std::uint8_t* key, std::uint32_t selector, std::uint64_t block, std::uint64_t first,
-            std::size_t count, std::uint32_t* out) {
-  if (first % kLanes != 0 || count < kBatchWords) {
-    scalar::stream(key, selector, block, first, count, out);
+void stream(PrivateStream source, std::uint32_t selector, std::uint64_t block, std::uint64_t first, std::size_t count,
+            std::uint32_t* out) {
+  if (source.cipher != StreamCipher::kChaCha20 || first % kLanes != 0 || count < kBatchWords) {
+    scalar::stream(source, selector, block, first, count, out);
     return;
   }
-  const ChaCha20 cipher(key, selector, block);
+  const ChaCha20 cipher(source.key, selector, block);
   std::size_t done = 0;
   for (; done + kBatchWords <= count; done += kBatchWords) {
     cipher.generate(static_cast<std::uint32_t>((first + done) / kLanes), out + done);
   }
-  if (done < count) scalar::stream(key, selector, block, first + done, count - done, out + done);
+  if (done < count) scalar::stream(source, selector, block, first + done, count - done, out + done);
 }
 
 void uniform(const PrimeTable<std::uint32_t>& prime, unsigned log_degree, const std::uint8_t* key,
@@ -45,13 +45,13 @@ void uniform(const PrimeTable<std::uint32_t>& prime, unsigned log_degree, const 
   if (rejected != 0) scalar::uniform(prime, log_degree, key, selector, block, out);
 }
 
-void GaussianSampler::sample_row(const std::uint8_t* key, Lane lane, std::uint64_t block, std::size_t count,
+void GaussianSampler::sample_row(PrivateStream source, Lane lane, std::uint64_t block, std::size_t count,
                                  std::int32_t* out) const {
-  if (count % kBatchWords != 0 || !buckets_.usable()) {
-    scalar::gaussian(table_, key, lane, block, count, out);
+  if (source.cipher != StreamCipher::kChaCha20 || count % kBatchWords != 0 || !buckets_.usable()) {
+    scalar::gaussian(table_, source, lane, block, count, out);
     return;
   }
-  const ChaCha20 cipher(key, static_cast<std::uint32_t>(lane), block);
+  const ChaCha20 cipher(source.key, static_cast<std::uint32_t>(lane), block);
   SecretBuffer<std::uint32_t> words(kBatchWords);
   __mmask16 tied = 0;
   for (std::size_t start = 0; start < count; start += kBatchWords) {
@@ -62,21 +62,21 @@ void GaussianSampler::sample_row(const std::uint8_t* key, Lane lane, std::uint64
   }
   // Some top equals a threshold in one row of 2048 out of 2^14. The branch tells an observer of time that much and no
   // more: not which coefficient, nor which threshold. The scalar sampler then decides every tie without a branch.
-  if (tied != 0) scalar::gaussian(table_, key, lane, block, count, out);
+  if (tied != 0) scalar::gaussian(table_, source, lane, block, count, out);
 }
 
-void gaussian(const GaussianTable& table, const std::uint8_t* key, Lane lane, std::uint64_t block, std::size_t count,
+void gaussian(const GaussianTable& table, PrivateStream source, Lane lane, std::uint64_t block, std::size_t count,
               std::int32_t* out) {
-  GaussianSampler(table).sample_row(key, lane, block, count, out);
+  GaussianSampler(table).sample_row(source, lane, block, count, out);
 }
 
-void ternary(const std::uint8_t* key, Lane lane, std::uint64_t block, std::size_t count, std::int32_t* out) {
+void ternary(PrivateStream source, Lane lane, std::uint64_t block, std::size_t count, std::int32_t* out) {
   if (count % kBatchWords != 0) {
-    scalar::ternary(key, lane, block, count, out);
+    scalar::ternary(source, lane, block, count, out);
     return;
   }
   auto* words = reinterpret_cast<std::uint32_t*>(out);
-  stream(key, static_cast<std::uint32_t>(lane), block, 0, count, words);
+  stream(source, static_cast<std::uint32_t>(lane), block, 0, count, words);
   for (std::size_t k = 0; k < count; k += kLanes) {
     store(words + k, _mm512_sub_epi32(multiply_high(load(words + k), broadcast(3)), broadcast(1)));
   }

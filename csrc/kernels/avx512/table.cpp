@@ -11,6 +11,7 @@
 #include "kernels/avx512/ntt32.hpp"
 #include "kernels/avx512/product.hpp"
 #include "kernels/avx512/streams.hpp"
+#include "kernels/messages.hpp"
 #include "kernels/scalar/fused.hpp"
 #include "kernels/scalar/opening.hpp"
 
@@ -80,7 +81,7 @@ class PadMaker {
   void write(std::size_t b, std::size_t length, const std::int32_t* message, Word* out) {
     const Ring32& ring = *request_.ring;
     const std::uint64_t block = request_.batch.first_block + b;
-    sampler_.sample_row(request_.private_key, Lane::kError0, block, ring.degree(), error_.data());
+    sampler_.sample_row(request_.noise, Lane::kError0, block, ring.degree(), error_.data());
     for (std::size_t l = 0; l < ring.prime_count; ++l, out += length) {
       products_[l]->write(block, row_.data());
       const Vector q = broadcast(ring.primes[l].modulus);
@@ -104,77 +105,130 @@ class PadMaker {
 // Messages of one value per coefficient under a single prime stay within (-Q/2, Q/2), so they fit 32 bits with the
 // error.
 bool simple_message(const MessageRequest<Word>& request) {
-  return request.codec->single_precision && request.codec->values_per_coefficient == 1 &&
-         request.ring->prime_count == 1;
+  const Codec& codec = *request.message.codec;
+  return codec.single_precision && codec.values_per_coefficient == 1 && request.ring->prime_count == 1;
 }
 
 // delta * m of block b as int32, zero where the tensors have ended.
 void encode(const MessageRequest<Word>& request, std::size_t b, std::size_t length, std::int32_t* out) {
   const std::size_t first = (request.batch.first_block + b) * request.ring->degree();
-  quantize32(*request.codec, request.tensors, first, length, out, request.report);
-  const Vector delta = broadcast(static_cast<std::uint32_t>(request.codec->delta));
+  quantize32(request.message, first, length, out);
+  const Vector delta = broadcast(static_cast<std::uint32_t>(request.message.codec->delta));
   for_lanes(length, [&](std::size_t k, __mmask16 lanes) {
     _mm512_mask_storeu_epi32(out + k, lanes, _mm512_mullo_epi32(load_part(out + k, lanes), delta));
   });
 }
 
-void make_pads(const PadRequest<Word>& request) {
-  if (too_small(request.ring->log_degree)) return scalar::table<Word>().make_pads(request);
+void make_pads(const PadRequest<Word>& request, Word* out) {
+  if (too_small(request.ring->log_degree)) return scalar::table<Word>().make_pads(request, out);
   PadMaker pads(request);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-    pads.write(b, row_length(*request.ring, request.batch, b), nullptr, request.out + block_offset(*request.ring, b));
+    pads.write(b, row_length(*request.ring, request.batch, b), nullptr, out + block_offset(*request.ring, b));
   }
 }
 
-void add_message(const MessageRequest<Word>& request) {
-  if (!simple_message(request)) return scalar::table<Word>().add_message(request);
+// Finished rows of a single prime, with what comes in added, to where they go.
+class RowFinisher {
+ public:
+  explicit RowFinisher(const MessageRequest<Word>& request)
+      : prime_(request.ring->primes[0]),
+        adds_(request.incoming != nullptr),
+        incoming_({nullptr, request.incoming}, unpack_row),
+        out_(request.out, pack_row),
+        row_(request.ring->degree()),
+        scratch_(request.ring->degree()) {}
+
+  Word* target() { return out_.target(row_.data()); }
+
+  bool finish(std::size_t length, Word* row) {
+    if (adds_) {
+      const Word* incoming = incoming_.next(prime_, length, scratch_.data());
+      if (incoming == nullptr) return false;
+      const Vector q = broadcast(prime_.modulus);
+      for_lanes(length, [&](std::size_t k, __mmask16 lanes) {
+        const Vector sum = add_mod(load_part(row + k, lanes), load_part(incoming + k, lanes), q);
+        _mm512_mask_storeu_epi32(row + k, lanes, sum);
+      });
+    }
+    out_.finish(prime_, length, row);
+    return true;
+  }
+
+ private:
+  const Prime32& prime_;
+  bool adds_;
+  RowReader<Word> incoming_;
+  RowWriter<Word> out_;
+  SecretBuffer<Word> row_, scratch_;
+};
+
+bool encrypt_prepared(const Word* pads, const MessageRequest<Word>& request) {
+  if (!simple_message(request)) return scalar::table<Word>().encrypt_prepared(pads, request);
   SecretBuffer<std::int32_t> message(request.ring->degree());
+  RowFinisher finisher(request);
   const Vector q = broadcast(request.ring->primes[0].modulus);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     const std::size_t length = row_length(*request.ring, request.batch, b);
-    Word* out = request.out + block_offset(*request.ring, b);
+    const Word* pad = pads + block_offset(*request.ring, b);
+    Word* row = finisher.target();
     encode(request, b, length, message.data());
     for_lanes(length, [&](std::size_t k, __mmask16 lanes) {
       const Vector residue = from_signed(load_part(message.data() + k, lanes), q);
-      _mm512_mask_storeu_epi32(out + k, lanes, add_mod(load_part(out + k, lanes), residue, q));
+      _mm512_mask_storeu_epi32(row + k, lanes, add_mod(load_part(pad + k, lanes), residue, q));
     });
+    if (!finisher.finish(length, row)) return false;
   }
+  return true;
 }
 
-void encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& message) {
-  if (too_small(pads.ring->log_degree) || !simple_message(message)) {
-    make_pads(pads);
-    add_message(message);
-    return;
-  }
+bool encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& request) {
+  const Ring32& ring = *pads.ring;
+  if (too_small(ring.log_degree)) return scalar::table<Word>().encrypt(pads, request);
   PadMaker maker(pads);
-  SecretBuffer<std::int32_t> encoded(pads.ring->degree());
-  for (std::size_t b = 0; b < pads.batch.blocks; ++b) {
-    const std::size_t length = row_length(*pads.ring, pads.batch, b);
-    encode(message, b, length, encoded.data());
-    maker.write(b, length, encoded.data(), pads.out + block_offset(*pads.ring, b));
+  if (!simple_message(request)) {
+    SecretBuffer<Word> pad(ring.block_words());
+    MessageAdder<Word> messages(request, avx512::table<Word>());
+    for (std::size_t b = 0; b < request.batch.blocks; ++b) {
+      maker.write(b, row_length(ring, pads.batch, b), nullptr, pad.data());
+      if (!messages.write(b, pad.data())) return false;
+    }
+    return true;
   }
+  RowFinisher finisher(request);
+  SecretBuffer<std::int32_t> encoded(ring.degree());
+  for (std::size_t b = 0; b < pads.batch.blocks; ++b) {
+    const std::size_t length = row_length(ring, pads.batch, b);
+    Word* row = finisher.target();
+    encode(request, b, length, encoded.data());
+    maker.write(b, length, encoded.data(), row);
+    if (!finisher.finish(length, row)) return false;
+  }
+  return true;
 }
 
 void encrypt_public(const PublicEncryptRequest<Word>& request) {
   const Ring32& ring = *request.message.ring;
+  const Batch& batch = request.message.batch;
   if (too_small(ring.log_degree)) return scalar::table<Word>().encrypt_public(request);
   const std::size_t degree = ring.degree();
   const GaussianSampler sampler(*request.error);
-  SecretBuffer<Word> ephemeral(degree), row(degree);
+  MessageAdder<Word> messages(request.message, avx512::table<Word>());
+  RowWriter<Word> out1(request.out1, pack_row);
+  SecretBuffer<Word> ephemeral(degree), row(degree), base(ring.block_words());
   SecretBuffer<std::int32_t> draw(degree), error0(degree), error1(degree);
-  for (std::size_t b = 0; b < request.message.batch.blocks; ++b) {
-    const std::uint64_t block = request.message.batch.first_block + b;
-    const std::size_t length = row_length(ring, request.message.batch, b);
-    ternary(request.private_key, Lane::kEphemeral, block, degree, draw.data());
-    sampler.sample_row(request.private_key, Lane::kError0, block, degree, error0.data());
-    sampler.sample_row(request.private_key, Lane::kError1, block, degree, error1.data());
+  for (std::size_t b = 0; b < batch.blocks; ++b) {
+    const std::uint64_t block = batch.first_block + b;
+    const std::size_t length = row_length(ring, batch, b);
+    ternary(request.noise, Lane::kEphemeral, block, degree, draw.data());
+    sampler.sample_row(request.noise, Lane::kError0, block, degree, error0.data());
+    sampler.sample_row(request.noise, Lane::kError1, block, degree, error1.data());
     for (std::size_t l = 0; l < ring.prime_count; ++l) {
-      const Vector q = broadcast(ring.primes[l].modulus);
+      const Prime32& prime = ring.primes[l];
+      const Vector q = broadcast(prime.modulus);
       for (std::size_t k = 0; k < degree; k += kLanes) {
         store(ephemeral.data() + k, from_signed(_mm512_loadu_si512(draw.data() + k), q));
       }
-      forward_ntt(ring.primes[l], ring.log_degree, ephemeral.data());
+      forward_ntt(prime, ring.log_degree, ephemeral.data());
       const auto finish = [&](const Multiplier<Word>& factor, const std::int32_t* error, std::size_t count, Word* out) {
         std::copy(ephemeral.begin(), ephemeral.end(), row.begin());
         multiply_and_invert(ring, l, factor, row.data());
@@ -183,11 +237,13 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
           _mm512_mask_storeu_epi32(out + k, lanes, add_mod(load_part(row.data() + k, lanes), small, q));
         });
       };
-      finish(request.public0, error0.data(), length, request.message.out + block_offset(ring, b) + l * length);
-      finish(request.public1, error1.data(), degree, request.out1 + block_offset(ring, b) + l * degree);
+      finish(request.public0, error0.data(), length, base.data() + l * length);
+      Word* second = out1.target(row.data());
+      finish(request.public1, error1.data(), degree, second);
+      out1.finish(prime, degree, second);
     }
+    messages.write(b, base.data());
   }
-  add_message(request.message);
 }
 
 void add(const AddRequest<Word>& request) {
@@ -265,25 +321,44 @@ void round_simple_phases(const OpenRequest<Word>& request, std::size_t b, std::s
                            residual_limit(request.variance, length));
 }
 
-// c0 + INTT(c1 * s) of row l of block b; `product` stands for an expanded c1
-void phase_row(const OpenRequest<Word>& request, const ProductMaker* product, std::size_t b, std::size_t l, Word* row) {
-  const Ring32& ring = *request.ring;
-  const Prime32& prime = ring.primes[l];
-  if (product != nullptr) {
-    product->write(request.batch.first_block + b, row);
-  } else {
-    const Word* c1 = request.c1 + block_offset(ring, b) + l * ring.degree();
-    std::copy(c1, c1 + ring.degree(), row);
-    forward_ntt(prime, ring.log_degree, row);
-    multiply_and_invert(ring, l, request.secret, row);
+// c0 + INTT(c1 * s), row by row; false on an invalid residue.
+class PhaseMaker {
+ public:
+  explicit PhaseMaker(const OpenRequest<Word>& request)
+      : request_(request), c0_(request.c0, unpack_row), c1_(request.c1, unpack_row), scratch_(request.ring->degree()) {
+    for (std::size_t l = 0; !request.c1.given() && l < request.ring->prime_count; ++l) {
+      products_.push_back(std::make_unique<ProductMaker>(*request.ring, l, request.secret, request.public_key));
+    }
   }
-  const std::size_t length = row_length(ring, request.batch, b);
-  const Word* c0 = request.c0 + block_offset(ring, b) + l * length;
-  const Vector q = broadcast(prime.modulus);
-  for_lanes(length, [&](std::size_t k, __mmask16 lanes) {
-    _mm512_mask_storeu_epi32(row + k, lanes, add_mod(load_part(row + k, lanes), load_part(c0 + k, lanes), q));
-  });
-}
+
+  bool write(std::size_t b, std::size_t l, Word* row) {
+    const Ring32& ring = *request_.ring;
+    const Prime32& prime = ring.primes[l];
+    if (request_.c1.given()) {
+      const Word* c1 = c1_.next(prime, ring.degree(), scratch_.data());
+      if (c1 == nullptr) return false;
+      std::copy(c1, c1 + ring.degree(), row);
+      forward_ntt(prime, ring.log_degree, row);
+      multiply_and_invert(ring, l, request_.secret, row);
+    } else {
+      products_[l]->write(request_.batch.first_block + b, row);
+    }
+    const std::size_t length = row_length(ring, request_.batch, b);
+    const Word* c0 = c0_.next(prime, length, scratch_.data());
+    if (c0 == nullptr) return false;
+    const Vector q = broadcast(prime.modulus);
+    for_lanes(length, [&](std::size_t k, __mmask16 lanes) {
+      _mm512_mask_storeu_epi32(row + k, lanes, add_mod(load_part(row + k, lanes), load_part(c0 + k, lanes), q));
+    });
+    return true;
+  }
+
+ private:
+  const OpenRequest<Word>& request_;
+  RowReader<Word> c0_, c1_;
+  SecretBuffer<Word> scratch_;
+  std::vector<std::unique_ptr<ProductMaker>> products_;
+};
 
 void open(const OpenRequest<Word>& request) {
   const Ring32& ring = *request.ring;
@@ -292,21 +367,23 @@ void open(const OpenRequest<Word>& request) {
   const bool simple =
       ring.prime_count == 1 && request.delta % 2 == 1 && ring.primes[0].modulus / request.delta < kLargestSum;
   SecretBuffer<Word> rows(ring.block_words());
-  std::vector<std::unique_ptr<ProductMaker>> products(ring.prime_count);
-  for (std::size_t l = 0; request.c1 == nullptr && l < ring.prime_count; ++l) {
-    products[l] = std::make_unique<ProductMaker>(ring, l, request.secret, request.public_key);
-  }
-  std::int64_t* out = request.out;
+  SecretBuffer<std::int64_t> coefficients(ring.degree());
+  PhaseMaker phases(request);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     const std::size_t length = row_length(ring, request.batch, b);
-    for (std::size_t l = 0; l < ring.prime_count; ++l)
-      phase_row(request, products[l].get(), b, l, rows.data() + l * ring.degree());
-    if (simple) {
-      round_simple_phases(request, b, length, rows.data(), out);
-    } else {
-      scalar::round_phases(request, b, length, rows.data(), out);
+    for (std::size_t l = 0; l < ring.prime_count; ++l) {
+      if (!phases.write(b, l, rows.data() + l * ring.degree())) {
+        request.report->invalid_residue = true;
+        return;
+      }
     }
-    out += length;
+    if (simple) {
+      round_simple_phases(request, b, length, rows.data(), coefficients.data());
+    } else {
+      scalar::round_phases(request, b, length, rows.data(), coefficients.data());
+    }
+    scalar::store_values(request.out, ring.degree() * request.out.values_per_coefficient, b, length,
+                         coefficients.data());
   }
 }
 
@@ -319,12 +396,11 @@ KernelTable<Word> make_table() {
   t.uniform = uniform;
   t.gaussian = gaussian;
   t.ternary = ternary;
-  t.restore = restore;
   t.pack_row = pack_row;
   t.unpack_row = unpack_row;
   t.make_pads = make_pads;
   t.encrypt = encrypt;
-  t.add_message = add_message;
+  t.encrypt_prepared = encrypt_prepared;
   t.encrypt_public = encrypt_public;
   t.add = add;
   t.hop = hop;

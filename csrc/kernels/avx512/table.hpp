@@ -10,5 +10,9 @@ bool supported();
 
 template <class Word>
 const KernelTable<Word>& table();
+template <>
+const KernelTable<std::uint32_t>& table();
+template <>
+const KernelTable<std::uint64_t>& table();
 
 }  // namespace pppml::kernels::avx512

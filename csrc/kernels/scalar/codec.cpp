@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "base/buffer.hpp"
 #include "base/modular.hpp"
+#include "kernels/scalar/stream.hpp"
 
 namespace pppml::kernels::scalar {
 namespace {
@@ -34,49 +36,82 @@ T load(const void* data, std::size_t index) {
 }
 
 double load_value(const TensorSpan& span, std::size_t index) {
+  const std::size_t at = index / span.row_length * span.row_stride + index % span.row_length;
   switch (span.dtype) {
-    case Dtype::kFloat32: return load<float>(span.data, index);
-    case Dtype::kFloat64: return load<double>(span.data, index);
-    case Dtype::kFloat16: return from_half(load<std::uint16_t>(span.data, index));
-    case Dtype::kBfloat16: return from_bits(std::uint32_t{load<std::uint16_t>(span.data, index)} << 16);
+    case Dtype::kFloat32: return load<float>(span.data, at);
+    case Dtype::kFloat64: return load<double>(span.data, at);
+    case Dtype::kFloat16: return from_half(load<std::uint16_t>(span.data, at));
+    case Dtype::kBfloat16: return from_bits(std::uint32_t{load<std::uint16_t>(span.data, at)} << 16);
   }
   return 0;
 }
 
-// x finite. The order of these operations is part of the contract (Codec).
-template <class Float>
-std::int64_t quantize_one(Float x, Float clip, Float multiplier, std::uint64_t* clipped) {
-  *clipped += static_cast<std::uint64_t>(std::fabs(x) > clip);
-  const Float inside = std::min(std::max(x, -clip), clip);
-  return static_cast<std::int64_t>(std::rint(inside * multiplier));
-}
-
-}  // namespace
-
-void quantize(const Codec& codec, const TensorList& tensors, std::size_t first, std::size_t count, std::int64_t* out,
-              QuantizeReport* report) {
+// Elements [first, first + count) of the flat vector; returns how many of them there are.
+std::size_t gather(const TensorList& tensors, std::size_t first, std::size_t count, double* out) {
   std::size_t before = 0, written = 0;
   for (std::size_t s = 0; s < tensors.count && written < count; ++s) {
     const TensorSpan& span = tensors.spans[s];
     const std::size_t begin = first + written - before;
     before += span.length;
     if (first + written >= before) continue;
-    for (std::size_t i = begin; i < span.length && written < count; ++i, ++written) {
-      const double x = load_value(span, i);
-      if (!std::isfinite(x)) {
-        report->first_non_finite = std::min<std::uint64_t>(report->first_non_finite, first + written);
-        out[written] = 0;
-        continue;
-      }
-      out[written] = codec.single_precision ? quantize_one(static_cast<float>(x), static_cast<float>(codec.clip),
-                                                           static_cast<float>(codec.multiplier), &report->clipped)
-                                            : quantize_one(x, codec.clip, codec.multiplier, &report->clipped);
-    }
+    for (std::size_t i = begin; i < span.length && written < count; ++i) out[written++] = load_value(span, i);
   }
+  return written;
 }
 
-void restore(const std::int64_t* values, std::size_t count, double step, float* out) {
-  for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<float>(static_cast<double>(values[i]) * step);
+float uniform_below_one(float, std::uint32_t word) {
+  return static_cast<float>(word >> 8) * 0x1p-24f;
+}
+double uniform_below_one(double, std::uint32_t word) {
+  return static_cast<double>(word) * 0x1p-32;
+}
+
+// One value in the order of operations that Codec states; false when the difference is not a number.
+template <class Float>
+bool quantize_one(const Codec& codec, double value, double reference, std::uint32_t word, std::uint64_t* clipped,
+                  std::int64_t* out) {
+  const Float x = static_cast<Float>(value) - static_cast<Float>(reference);
+  const Float clip = static_cast<Float>(codec.clip);
+  if (!std::isfinite(value) || !std::isfinite(reference) || std::isnan(x)) return false;
+  *clipped += static_cast<std::uint64_t>(std::fabs(x) > clip);
+  const Float scaled = std::min(std::max(x, -clip), clip) * static_cast<Float>(codec.multiplier);
+  if (codec.rounding == Rounding::kNearest) {
+    *out = static_cast<std::int64_t>(std::rint(scaled));
+  } else {
+    const Float below = std::floor(scaled);
+    const bool up = uniform_below_one(scaled, word) < scaled - below;
+    *out = static_cast<std::int64_t>(below) + static_cast<std::int64_t>(up);
+  }
+  return true;
+}
+
+constexpr std::size_t kChunkValues = 256;
+
+}  // namespace
+
+void quantize(const Message& message, std::size_t first, std::size_t count, std::int64_t* out) {
+  const Codec& codec = *message.codec;
+  const auto one = codec.single_precision ? quantize_one<float> : quantize_one<double>;
+  SecretBuffer<double> values(kChunkValues), references(kChunkValues);
+  SecretBuffer<std::uint32_t> words(kChunkValues);
+  for (std::size_t done = 0; done < count;) {
+    const std::size_t at = first + done, in_block = at % codec.block_values;
+    const std::size_t step = std::min({count - done, kChunkValues, codec.block_values - in_block});
+    const std::size_t present = gather(message.tensors, at, step, values.data());
+    if (message.reference.count > 0) gather(message.reference, at, step, references.data());
+    if (codec.rounding == Rounding::kStochastic) {
+      stream(message.rounding, static_cast<std::uint32_t>(Lane::kRounding), at / codec.block_values, in_block, step,
+             words.data());
+    }
+    for (std::size_t i = 0; i < step; ++i) {
+      std::int64_t value = 0;
+      if (i < present && !one(codec, values[i], references[i], words[i], &message.report->clipped, &value)) {
+        message.report->first_non_finite = std::min<std::uint64_t>(message.report->first_non_finite, at + i);
+      }
+      out[done + i] = value;
+    }
+    done += step;
+  }
 }
 
 template <class Word>

@@ -5,10 +5,7 @@
 
 namespace pppml::kernels::scalar {
 
-void quantize(const Codec& codec, const TensorList& tensors, std::size_t first, std::size_t count, std::int64_t* out,
-              QuantizeReport* report);
-
-void restore(const std::int64_t* values, std::size_t count, double step, float* out);
+void quantize(const Message& message, std::size_t first, std::size_t count, std::int64_t* out);
 
 template <class Word>
 void pack_row(const PrimeTable<Word>& prime, const Word* in, std::size_t count, std::uint8_t* out);

@@ -5,6 +5,8 @@
 
 #include "base/buffer.hpp"
 #include "base/modular.hpp"
+#include "kernels/messages.hpp"
+#include "kernels/rows.hpp"
 #include "kernels/scalar/codec.hpp"
 #include "kernels/scalar/ntt.hpp"
 #include "kernels/scalar/opening.hpp"
@@ -13,21 +15,6 @@
 namespace pppml::kernels::scalar {
 namespace {
 
-// Bytes of one packed row.
-template <class Word>
-std::size_t packed_row_bytes(const PrimeTable<Word>& prime, std::size_t count) {
-  return (count * prime.bits + 7) / 8;
-}
-
-// out[k] += small[k] mod q for a signed integer vector
-template <class Word, class Int>
-void add_signed(const PrimeTable<Word>& prime, const Int* small, std::size_t count, Word* out) {
-  for (std::size_t k = 0; k < count; ++k) {
-    const Word residue = reduce_signed<Word>(small[k], prime.modulus, prime.ratio, prime.lift);
-    out[k] = add_mod(out[k], residue, prime.modulus);
-  }
-}
-
 template <class Word>
 void multiply_and_invert(const RingTable<Word>& ring, std::size_t l, const Multiplier<Word>& factor, Word* row) {
   const std::size_t degree = ring.degree();
@@ -35,89 +22,82 @@ void multiply_and_invert(const RingTable<Word>& ring, std::size_t l, const Multi
   inverse_ntt_unscaled(ring.primes[l], ring.log_degree, row);
 }
 
+// One block of pads, its rows of `length` residues without gaps.
 template <class Word>
-void make_pads(const PadRequest<Word>& request) {
+void make_pad(const PadRequest<Word>& request, std::size_t b, Word* row, std::int32_t* error, Word* out) {
   const RingTable<Word>& ring = *request.ring;
-  const std::size_t degree = ring.degree();
-  SecretBuffer<Word> row(degree);
-  SecretBuffer<std::int32_t> error(degree);
+  const std::uint64_t block = request.batch.first_block + b;
+  const std::size_t length = row_length(ring, request.batch, b);
+  gaussian(*request.error, request.noise, Lane::kError0, block, ring.degree(), error);
+  for (std::size_t l = 0; l < ring.prime_count; ++l, out += length) {
+    const PrimeTable<Word>& prime = ring.primes[l];
+    uniform(prime, ring.log_degree, request.public_key, static_cast<std::uint32_t>(l), block, row);
+    multiply_and_invert(ring, l, request.secret, row);
+    for (std::size_t k = 0; k < length; ++k) out[k] = subtract_mod<Word>(0, row[k], prime.modulus);
+    add_signed(prime, error, length, out);
+  }
+}
+
+template <class Word>
+void make_pads(const PadRequest<Word>& request, Word* out) {
+  SecretBuffer<Word> row(request.ring->degree());
+  SecretBuffer<std::int32_t> error(request.ring->degree());
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-    const std::uint64_t block = request.batch.first_block + b;
-    const std::size_t length = row_length(ring, request.batch, b);
-    gaussian(*request.error, request.private_key, Lane::kError0, block, degree, error.data());
-    for (std::size_t l = 0; l < ring.prime_count; ++l) {
-      const PrimeTable<Word>& prime = ring.primes[l];
-      uniform(prime, ring.log_degree, request.public_key, static_cast<std::uint32_t>(l), block, row.data());
-      multiply_and_invert(ring, l, request.secret, row.data());
-      Word* out = request.out + block_offset(ring, b) + l * length;
-      for (std::size_t k = 0; k < length; ++k) out[k] = subtract_mod<Word>(0, row[k], prime.modulus);
-      add_signed(prime, error.data(), length, out);
-    }
-  }
-}
-
-// Message coefficients of one block, already times delta; zero where the tensors have ended.
-template <class Word>
-void encode_block(const MessageRequest<Word>& request, std::uint64_t block, std::size_t length,
-                  SecretBuffer<std::int64_t>& values, std::int64_t* message) {
-  const Codec& codec = *request.codec;
-  const std::size_t per_coefficient = codec.values_per_coefficient;
-  const std::size_t first = block * request.ring->degree() * per_coefficient;
-  std::fill(values.begin(), values.end(), 0);
-  quantize(codec, request.tensors, first, length * per_coefficient, values.data(), request.report);
-  for (std::size_t k = 0; k < length; ++k) {
-    std::int64_t m = 0;
-    for (std::size_t t = per_coefficient; t-- > 0;) m = m * codec.base + values[t * length + k];
-    message[k] = m * codec.delta;
+    make_pad(request, b, row.data(), error.data(), out + block_offset(*request.ring, b));
   }
 }
 
 template <class Word>
-void add_message(const MessageRequest<Word>& request) {
+bool encrypt_prepared(const Word* pads, const MessageRequest<Word>& request) {
+  MessageAdder<Word> adder(request, table<Word>());
+  for (std::size_t b = 0; b < request.batch.blocks; ++b) {
+    if (!adder.write(b, pads + block_offset(*request.ring, b))) return false;
+  }
+  return true;
+}
+
+template <class Word>
+bool encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& request) {
   const RingTable<Word>& ring = *request.ring;
-  SecretBuffer<std::int64_t> values(ring.degree() * request.codec->values_per_coefficient);
-  SecretBuffer<std::int64_t> message(ring.degree());
+  MessageAdder<Word> adder(request, table<Word>());
+  SecretBuffer<Word> row(ring.degree()), pad(ring.block_words());
+  SecretBuffer<std::int32_t> error(ring.degree());
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-    const std::size_t length = row_length(ring, request.batch, b);
-    encode_block(request, request.batch.first_block + b, length, values, message.data());
-    for (std::size_t l = 0; l < ring.prime_count; ++l) {
-      add_signed(ring.primes[l], message.data(), length, request.out + block_offset(ring, b) + l * length);
-    }
+    make_pad(pads, b, row.data(), error.data(), pad.data());
+    if (!adder.write(b, pad.data())) return false;
   }
-}
-
-template <class Word>
-void encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& message) {
-  make_pads(pads);
-  add_message(message);
+  return true;
 }
 
 template <class Word>
 void encrypt_public(const PublicEncryptRequest<Word>& request) {
   const RingTable<Word>& ring = *request.message.ring;
+  const Batch& batch = request.message.batch;
   const std::size_t degree = ring.degree();
-  SecretBuffer<Word> row(degree);
+  MessageAdder<Word> adder(request.message, table<Word>());
+  RowWriter<Word> out1(request.out1, pack_row<Word>);
+  SecretBuffer<Word> row(degree), base(ring.block_words());
   SecretBuffer<std::int32_t> ephemeral(degree), error(degree);
-  for (std::size_t b = 0; b < request.message.batch.blocks; ++b) {
-    const std::uint64_t block = request.message.batch.first_block + b;
-    ternary(request.private_key, Lane::kEphemeral, block, degree, ephemeral.data());
+  for (std::size_t b = 0; b < batch.blocks; ++b) {
+    const std::uint64_t block = batch.first_block + b;
+    ternary(request.noise, Lane::kEphemeral, block, degree, ephemeral.data());
     for (unsigned part = 0; part < 2; ++part) {
       const Multiplier<Word>& factor = part == 0 ? request.public0 : request.public1;
-      const std::size_t length = part == 0 ? row_length(ring, request.message.batch, b) : degree;
-      Word* out = (part == 0 ? request.message.out : request.out1) + block_offset(ring, b);
-      gaussian(*request.error, request.private_key, part == 0 ? Lane::kError0 : Lane::kError1, block, degree,
-               error.data());
+      const std::size_t length = part == 0 ? row_length(ring, batch, b) : degree;
+      gaussian(*request.error, request.noise, part == 0 ? Lane::kError0 : Lane::kError1, block, degree, error.data());
       for (std::size_t l = 0; l < ring.prime_count; ++l) {
         std::fill(row.begin(), row.end(), Word{0});
         add_signed(ring.primes[l], ephemeral.data(), degree, row.data());
         forward_ntt(ring.primes[l], ring.log_degree, row.data());
         multiply_and_invert(ring, l, factor, row.data());
-        std::copy(row.data(), row.data() + length, out + l * length);
-        add_signed(ring.primes[l], error.data(), length, out + l * length);
+        Word* target = part == 0 ? base.data() + l * length : out1.target(row.data());
+        if (target != row.data()) std::copy(row.data(), row.data() + length, target);
+        add_signed(ring.primes[l], error.data(), length, target);
+        if (part == 1) out1.finish(ring.primes[l], length, target);
       }
     }
+    adder.write(b, base.data());
   }
-  add_message(request.message);
 }
 
 template <class Word>
@@ -156,35 +136,46 @@ bool hop(const HopRequest<Word>& request) {
   return true;
 }
 
+// c0 + INTT(c1 * s) of row l of block b; false on an invalid residue.
 template <class Word>
-void phase_row(const OpenRequest<Word>& request, std::size_t b, std::size_t l, Word* row) {
+bool phase_row(const OpenRequest<Word>& request, std::size_t b, std::size_t l, RowReader<Word>& c0, RowReader<Word>& c1,
+               Word* scratch, Word* row) {
   const RingTable<Word>& ring = *request.ring;
   const PrimeTable<Word>& prime = ring.primes[l];
-  if (request.c1 == nullptr) {
+  if (request.c1.given()) {
+    const Word* second = c1.next(prime, ring.degree(), scratch);
+    if (second == nullptr) return false;
+    std::copy(second, second + ring.degree(), row);
+    forward_ntt(prime, ring.log_degree, row);
+  } else {
     uniform(prime, ring.log_degree, request.public_key, static_cast<std::uint32_t>(l), request.batch.first_block + b,
             row);
-  } else {
-    const Word* c1 = request.c1 + block_offset(ring, b) + l * ring.degree();
-    std::copy(c1, c1 + ring.degree(), row);
-    forward_ntt(prime, ring.log_degree, row);
   }
   multiply_and_invert(ring, l, request.secret, row);
   const std::size_t length = row_length(ring, request.batch, b);
-  const Word* c0 = request.c0 + block_offset(ring, b) + l * length;
-  for (std::size_t k = 0; k < length; ++k) row[k] = add_mod(row[k], c0[k], prime.modulus);
+  const Word* first = c0.next(prime, length, scratch);
+  if (first == nullptr) return false;
+  for (std::size_t k = 0; k < length; ++k) row[k] = add_mod(row[k], first[k], prime.modulus);
+  return true;
 }
 
 template <class Word>
 void open(const OpenRequest<Word>& request) {
   const RingTable<Word>& ring = *request.ring;
   const std::size_t degree = ring.degree();
-  SecretBuffer<Word> rows(2 * degree);
-  std::int64_t* out = request.out;
+  SecretBuffer<Word> rows(2 * degree), scratch(degree);
+  SecretBuffer<std::int64_t> coefficients(degree);
+  RowReader<Word> c0(request.c0, unpack_row<Word>), c1(request.c1, unpack_row<Word>);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     const std::size_t length = row_length(ring, request.batch, b);
-    for (std::size_t l = 0; l < ring.prime_count; ++l) phase_row(request, b, l, rows.data() + l * degree);
-    round_phases(request, b, length, rows.data(), out);
-    out += length;
+    for (std::size_t l = 0; l < ring.prime_count; ++l) {
+      if (!phase_row(request, b, l, c0, c1, scratch.data(), rows.data() + l * degree)) {
+        request.report->invalid_residue = true;
+        return;
+      }
+    }
+    round_phases(request, b, length, rows.data(), coefficients.data());
+    store_values(request.out, degree * request.out.values_per_coefficient, b, length, coefficients.data());
   }
 }
 
@@ -216,6 +207,7 @@ template <class Word>
 constexpr KernelTable<Word> make_table() {
   KernelTable<Word> t{};
   t.name = "scalar";
+  t.private_cipher = StreamCipher::kChaCha20;
   t.forward_ntt = forward_ntt<Word>;
   t.inverse_ntt = inverse_ntt<Word>;
   t.stream = stream;
@@ -223,12 +215,11 @@ constexpr KernelTable<Word> make_table() {
   t.gaussian = gaussian;
   t.ternary = ternary;
   t.quantize = quantize;
-  t.restore = restore;
   t.pack_row = pack_row<Word>;
   t.unpack_row = unpack_row<Word>;
   t.make_pads = make_pads<Word>;
   t.encrypt = encrypt<Word>;
-  t.add_message = add_message<Word>;
+  t.encrypt_prepared = encrypt_prepared<Word>;
   t.encrypt_public = encrypt_public<Word>;
   t.add = add<Word>;
   t.hop = hop<Word>;

@@ -38,17 +38,40 @@ void report_residuals(OpenReport* report, std::uint64_t block, std::int64_t larg
   }
 }
 
+void store_values(const OpenTarget& target, std::size_t block_values, std::size_t b, std::size_t length,
+                  const std::int64_t* coefficients) {
+  for (std::size_t k = 0; k < length; ++k) {
+    std::int64_t rest = coefficients[k];
+    for (unsigned t = 0; t < target.values_per_coefficient; ++t) {
+      std::int64_t digit = rest;
+      if (t + 1 < target.values_per_coefficient) {
+        // Centred remainder: base = 2 * half + 1, so the digits lie in [-half, half].
+        digit = rest % target.base;
+        digit += digit < -target.half ? target.base : 0;
+        digit -= digit > target.half ? target.base : 0;
+        rest = (rest - digit) / target.base;
+      }
+      const std::size_t at = b * block_values + t * length + k;
+      if (at >= target.count) break;
+      const double restored = static_cast<double>(digit) * target.step;
+      if (target.integers != nullptr) target.integers[at] = digit;
+      if (target.singles != nullptr) target.singles[at] = static_cast<float>(restored);
+      if (target.doubles != nullptr) target.doubles[at] = restored;
+    }
+  }
+}
+
 template <class Word>
 void round_phases(const OpenRequest<Word>& request, std::size_t b, std::size_t length, const Word* rows,
-                  std::int64_t* out) {
+                  std::int64_t* coefficients) {
   const RingTable<Word>& ring = *request.ring;
   std::int64_t largest = 0;
   double squares = 0;
   for (std::size_t k = 0; k < length; ++k) {
     const Word second = ring.prime_count == 2 ? rows[ring.degree() + k] : Word{0};
     const std::int64_t phase = lift_centred(ring, rows[k], second);
-    out[k] = divide_rounded(phase, request.delta);
-    const std::int64_t residual = phase - out[k] * request.delta;
+    coefficients[k] = divide_rounded(phase, request.delta);
+    const std::int64_t residual = phase - coefficients[k] * request.delta;
     largest = std::max(largest, residual < 0 ? -residual : residual);
     squares += static_cast<double>(residual) * static_cast<double>(residual);
   }

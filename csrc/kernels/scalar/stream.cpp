@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/buffer.hpp"
+#include "base/check.hpp"
 
 namespace pppml::kernels::scalar {
 namespace {
@@ -63,6 +64,30 @@ class ChaCha20 {
   std::uint32_t state_[kWordsPerBlock];
 };
 
+void chacha20_stream(const std::uint8_t* key, std::uint32_t selector, std::uint64_t block, std::uint64_t first,
+                     std::size_t count, std::uint32_t* out) {
+  ChaCha20 cipher(key, selector, block);
+  std::uint32_t words[kWordsPerBlock];
+  while (count > 0) {
+    const std::size_t skip = first % kWordsPerBlock;
+    const std::size_t take = std::min(count, kWordsPerBlock - skip);
+    cipher.generate(static_cast<std::uint32_t>(first / kWordsPerBlock), words);
+    std::copy(words + skip, words + skip + take, out);
+    first += take, count -= take, out += take;
+  }
+  wipe(words, sizeof words);
+}
+
+}  // namespace
+
+void stream(PrivateStream source, std::uint32_t selector, std::uint64_t block, std::uint64_t first, std::size_t count,
+            std::uint32_t* out) {
+  require(source.cipher == StreamCipher::kChaCha20, "no AES yet");
+  chacha20_stream(source.key, selector, block, first, count, out);
+}
+
+namespace {
+
 // Candidate word `index` of a stream, 32 or 64 bits wide, masked to `bits`.
 template <class Word>
 struct Candidates {
@@ -76,7 +101,7 @@ struct Candidates {
     const std::uint64_t mask = (std::uint64_t{1} << prime.bits) - 1;
     for (std::size_t done = 0; done < count;) {
       const std::size_t step = std::min(count - done, kChunkWords / width);
-      stream(key, selector, block, (first + done) * width, step * width, words);
+      stream({key, StreamCipher::kChaCha20}, selector, block, (first + done) * width, step * width, words);
       for (std::size_t i = 0; i < step; ++i) {
         std::uint64_t word = words[width * i];
         if (width == 2) word |= std::uint64_t{words[2 * i + 1]} << 32;
@@ -106,20 +131,6 @@ std::uint32_t magnitude(const GaussianTable& table, std::uint32_t top, std::uint
 
 }  // namespace
 
-void stream(const std::uint8_t* key, std::uint32_t selector, std::uint64_t block, std::uint64_t first,
-            std::size_t count, std::uint32_t* out) {
-  ChaCha20 cipher(key, selector, block);
-  std::uint32_t words[kWordsPerBlock];
-  while (count > 0) {
-    const std::size_t skip = first % kWordsPerBlock;
-    const std::size_t take = std::min(count, kWordsPerBlock - skip);
-    cipher.generate(static_cast<std::uint32_t>(first / kWordsPerBlock), words);
-    std::copy(words + skip, words + skip + take, out);
-    first += take, count -= take, out += take;
-  }
-  wipe(words, sizeof words);
-}
-
 template <class Word>
 void uniform(const PrimeTable<Word>& prime, unsigned log_degree, const std::uint8_t* key, std::uint32_t selector,
              std::uint64_t block, Word* out) {
@@ -134,16 +145,17 @@ void uniform(const PrimeTable<Word>& prime, unsigned log_degree, const std::uint
   }
 }
 
-void gaussian(const GaussianTable& table, const std::uint8_t* key, Lane lane, std::uint64_t block, std::size_t count,
+void gaussian(const GaussianTable& table, PrivateStream source, Lane lane, std::uint64_t block, std::size_t count,
               std::int32_t* out) {
   const auto selector = static_cast<std::uint32_t>(lane);
   std::uint32_t tie_words[2 * kTieGroups * kTieDepth];
-  stream(key, selector + static_cast<std::uint32_t>(Lane::kTieOffset), block, 0, 2 * kTieGroups * kTieDepth, tie_words);
+  stream(source, selector + static_cast<std::uint32_t>(Lane::kTieOffset), block, 0, 2 * kTieGroups * kTieDepth,
+         tie_words);
   std::uint32_t used[kTieGroups] = {};
   std::uint32_t words[kChunkWords];
   for (std::size_t start = 0; start < count; start += kChunkWords) {
     const std::size_t step = std::min(count - start, kChunkWords);
-    stream(key, selector, block, start, step, words);
+    stream(source, selector, block, start, step, words);
     for (std::size_t i = 0; i < step; ++i) {
       const std::size_t group = (start + i) % kTieGroups;
       std::uint64_t low = 0;
@@ -163,11 +175,11 @@ void gaussian(const GaussianTable& table, const std::uint8_t* key, Lane lane, st
   wipe(tie_words, sizeof tie_words);
 }
 
-void ternary(const std::uint8_t* key, Lane lane, std::uint64_t block, std::size_t count, std::int32_t* out) {
+void ternary(PrivateStream source, Lane lane, std::uint64_t block, std::size_t count, std::int32_t* out) {
   std::uint32_t words[kChunkWords];
   for (std::size_t start = 0; start < count; start += kChunkWords) {
     const std::size_t step = std::min(count - start, kChunkWords);
-    stream(key, static_cast<std::uint32_t>(lane), block, start, step, words);
+    stream(source, static_cast<std::uint32_t>(lane), block, start, step, words);
     for (std::size_t i = 0; i < step; ++i) {
       out[start + i] = static_cast<std::int32_t>((std::uint64_t{words[i]} * 3) >> 32) - 1;
     }

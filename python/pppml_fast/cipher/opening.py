@@ -45,7 +45,7 @@ def open_sum(
         expansion = expansion_key(params, ciphertext.context)
     wanted = np.dtype(np.int64 if integers else dtype)
     target = _opening_target(ciphertext.length, wanted, integers, out)
-    refused_block, _ = params._scheme.open(
+    refused_block, _, _ = params._scheme.open(
         secret, ciphertext.length, ciphertext.terms, ciphertext.first, ciphertext.second, expansion, target
     )
     if refused_block is not None:
