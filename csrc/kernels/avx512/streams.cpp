@@ -5,9 +5,14 @@
 #include "base/buffer.hpp"
 #include "kernels/avx512/chacha20.hpp"
 #include "kernels/avx512/gaussian.hpp"
+#include "kernels/avx512/vaes.hpp"
 #include "kernels/scalar/stream.hpp"
 
 namespace pppml::kernels::avx512 {
+
+bool vaes_supported() {
+  return __builtin_cpu_supports("aes") != 0 && __builtin_cpu_supports("vaes") != 0;
+}
 
 void stream(PrivateStream source, std::uint32_t selector, std::uint64_t block, std::uint64_t first, std::size_t count,
             std::uint32_t* out) {
