@@ -16,6 +16,10 @@ bool vaes_supported() {
 
 void stream(PrivateStream source, std::uint32_t selector, std::uint64_t block, std::uint64_t first, std::size_t count,
             std::uint32_t* out) {
+  if (source.cipher == StreamCipher::kAes256 && vaes_supported()) {
+    aes256_stream(source.key, selector, block, first, count, out);
+    return;
+  }
   if (source.cipher != StreamCipher::kChaCha20 || first % kLanes != 0 || count < kBatchWords) {
     scalar::stream(source, selector, block, first, count, out);
     return;
@@ -52,19 +56,14 @@ void uniform(const PrimeTable<std::uint32_t>& prime, unsigned log_degree, const 
 
 void GaussianSampler::sample_row(PrivateStream source, Lane lane, std::uint64_t block, std::size_t count,
                                  std::int32_t* out) const {
-  if (source.cipher != StreamCipher::kChaCha20 || count % kBatchWords != 0 || !buckets_.usable()) {
+  if (count % kBatchWords != 0 || !buckets_.usable()) {
     scalar::gaussian(table_, source, lane, block, count, out);
     return;
   }
-  const ChaCha20 cipher(source.key, static_cast<std::uint32_t>(lane), block);
-  SecretBuffer<std::uint32_t> words(kBatchWords);
+  auto* words = reinterpret_cast<std::uint32_t*>(out);
+  stream(source, static_cast<std::uint32_t>(lane), block, 0, count, words);
   __mmask16 tied = 0;
-  for (std::size_t start = 0; start < count; start += kBatchWords) {
-    cipher.generate(static_cast<std::uint32_t>(start / kLanes), words.data());
-    for (std::size_t k = 0; k < kBatchWords; k += kLanes) {
-      _mm512_storeu_si512(out + start + k, buckets_.sample(load(words.data() + k), &tied));
-    }
-  }
+  for (std::size_t k = 0; k < count; k += kLanes) store(words + k, buckets_.sample(load(words + k), &tied));
   // Some top equals a threshold in one row of 2048 out of 2^14. The branch tells an observer of time that much and no
   // more: not which coefficient, nor which threshold. The scalar sampler then decides every tie without a branch.
   if (tied != 0) scalar::gaussian(table_, source, lane, block, count, out);

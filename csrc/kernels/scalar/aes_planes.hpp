@@ -17,7 +17,7 @@ struct AesPlanes {
   ~AesPlanes() { wipe(bits, sizeof bits); }
 };
 
-// The 8 x 8 bits of a word, bit 8 i + p to 8 p + i [Warren, Hacker's Delight, 7-3].
+// The 8 x 8 bits of a word, bit 8 i + p to 8 p + i [Warren 2012, 7-3].
 inline std::uint64_t transpose_bits(std::uint64_t x) {
   std::uint64_t t = (x ^ x >> 7) & 0x00aa00aa00aa00aa;
   x ^= t ^ t << 7;

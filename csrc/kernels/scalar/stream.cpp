@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/buffer.hpp"
-#include "base/check.hpp"
+#include "kernels/scalar/aes256.hpp"
 
 namespace pppml::kernels::scalar {
 namespace {
@@ -82,8 +82,8 @@ void chacha20_stream(const std::uint8_t* key, std::uint32_t selector, std::uint6
 
 void stream(PrivateStream source, std::uint32_t selector, std::uint64_t block, std::uint64_t first, std::size_t count,
             std::uint32_t* out) {
-  require(source.cipher == StreamCipher::kChaCha20, "no AES yet");
-  chacha20_stream(source.key, selector, block, first, count, out);
+  const auto cipher_stream = source.cipher == StreamCipher::kAes256 ? aes256_stream : chacha20_stream;
+  cipher_stream(source.key, selector, block, first, count, out);
 }
 
 namespace {
