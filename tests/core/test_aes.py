@@ -90,7 +90,7 @@ def test_gaussian_agrees_with_the_oracle(backend: str, table: str, count: int) -
     assert got.tolist() == oracle.gaussian(table, KEYS[2], 3, 11, count)
 
 
-# Samples whose top 31 bits equal a threshold: (block, coefficient, that threshold), found by a search over 1.4e5 blocks.
+# Samples whose top 31 bits equal a threshold: (block, coefficient, that threshold), found by search.
 TIES = [(36271, 231, 2075088713), (97759, 1873, 1996162088), (101150, 1889, 2147450987), (133161, 1488, 2147483354)]
 
 

@@ -89,7 +89,9 @@ def vectors(params: pf.CkksParams) -> list[list[np.ndarray]]:
     return tensors
 
 
-@pytest.mark.parametrize("cipher, rounding", [("chacha20", "nearest"), ("chacha20", "stochastic")])
+@pytest.mark.parametrize(
+    "cipher, rounding", [("chacha20", "nearest"), ("chacha20", "stochastic"), ("aes256", "stochastic")]
+)
 @pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("keys", ["public", "secret", "collective"])
 @pytest.mark.parametrize("name", SETS)
