@@ -5,19 +5,41 @@
 
 namespace pppml::kernels::avx512 {
 
-// Gentleman and Sande: (u, v) -> (u + v, (u - v) w)
-inline void inverse_butterfly(Vector& u, Vector& v, Vector w, Vector companion, Vector q) {
-  // u - v + q lies in (0, 2q), and Shoup's product takes any 32-bit factor.
-  const Vector difference = _mm512_add_epi32(_mm512_sub_epi32(u, v), q);
-  u = add_mod(u, v, q);
-  v = multiply_shoup(difference, w, companion, q);
+// Gentleman and Sande with the right side negated, (u, -v) -> (u + v, (u - v) w): the sum that a product takes needs no
+// reduction, since Shoup's takes any 32-bit factor. Where every residue i of the input has the sign (-1)^popcount(i),
+// all levels find their right sides negated and the output has no signs left.
+inline void inverse_butterfly(Vector& u, Vector& v, const Factor& w, Vector q) {
+  const Vector difference = _mm512_add_epi32(u, v);
+  u = subtract_mod(u, v, q);
+  v = multiply_shoup(difference, w, q);
 }
 
 // Cooley and Tukey: (u, v) -> (u + v w, u - v w)
-inline void forward_butterfly(Vector& u, Vector& v, Vector w, Vector companion, Vector q) {
-  const Vector product = multiply_shoup(v, w, companion, q);
+inline void forward_butterfly(Vector& u, Vector& v, const Factor& w, Vector q) {
+  const Vector product = multiply_shoup(v, w, q);
   v = subtract_mod(u, product, q);
   u = add_mod(u, product, q);
+}
+
+// One level among `kCount` vectors: those `kHalf` apart meet; factor(i) is that of the group beginning at vector i.
+template <int kCount, int kHalf, class Factors>
+__attribute__((always_inline)) inline void inverse_level(Vector* x, Vector q, Factors factor) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; i += 2 * kHalf) {
+    const Factor w = factor(i);
+#pragma GCC unroll 8
+    for (int j = i; j < i + kHalf; ++j) inverse_butterfly(x[j], x[j + kHalf], w, q);
+  }
+}
+
+template <int kCount, int kHalf, class Factors>
+__attribute__((always_inline)) inline void forward_level(Vector* x, Vector q, Factors factor) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kCount; i += 2 * kHalf) {
+    const Factor w = factor(i);
+#pragma GCC unroll 8
+    for (int j = i; j < i + kHalf; ++j) forward_butterfly(x[j], x[j + kHalf], w, q);
+  }
 }
 
 // Rows of a 16 x 16 matrix become its columns.

@@ -32,28 +32,6 @@ void stream(PrivateStream source, std::uint32_t selector, std::uint64_t block, s
   if (done < count) scalar::stream(source, selector, block, first + done, count - done, out + done);
 }
 
-void uniform(const PrimeTable<std::uint32_t>& prime, unsigned log_degree, const std::uint8_t* key,
-             std::uint32_t selector, std::uint64_t block, std::uint32_t* out) {
-  const std::size_t degree = std::size_t{1} << log_degree;
-  if (degree < kBatchWords) {
-    scalar::uniform(prime, log_degree, key, selector, block, out);
-    return;
-  }
-  const ChaCha20 cipher(key, selector, block);
-  const Vector mask = broadcast((std::uint32_t{1} << prime.bits) - 1), q = broadcast(prime.modulus);
-  __mmask16 rejected = 0;
-  for (std::size_t start = 0; start < degree; start += kBatchWords) {
-    cipher.generate(static_cast<std::uint32_t>(start / kLanes), out + start);
-    for (std::size_t k = start; k < start + kBatchWords; k += kLanes) {
-      const Vector candidate = _mm512_and_si512(load(out + k), mask);
-      rejected = static_cast<__mmask16>(rejected | _mm512_cmpge_epu32_mask(candidate, q));
-      store(out + k, candidate);
-    }
-  }
-  // Whether a candidate was rejected tells nothing of the accepted ones: the rare second look is no leak.
-  if (rejected != 0) scalar::uniform(prime, log_degree, key, selector, block, out);
-}
-
 void GaussianSampler::sample_row(PrivateStream source, Lane lane, std::uint64_t block, std::size_t count,
                                  std::int32_t* out) const {
   if (count % kBatchWords != 0 || !buckets_.usable()) {
@@ -81,8 +59,9 @@ void ternary(PrivateStream source, Lane lane, std::uint64_t block, std::size_t c
   }
   auto* words = reinterpret_cast<std::uint32_t*>(out);
   stream(source, static_cast<std::uint32_t>(lane), block, 0, count, words);
+  const Factor three = broadcast_factor(0, 3);
   for (std::size_t k = 0; k < count; k += kLanes) {
-    store(words + k, _mm512_sub_epi32(multiply_high(load(words + k), broadcast(3)), broadcast(1)));
+    store(words + k, _mm512_sub_epi32(multiply_high(load(words + k), three), broadcast(1)));
   }
 }
 

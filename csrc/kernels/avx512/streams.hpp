@@ -8,10 +8,6 @@ namespace pppml::kernels::avx512 {
 void stream(PrivateStream source, std::uint32_t selector, std::uint64_t block, std::uint64_t first, std::size_t count,
             std::uint32_t* out);
 
-// q < 2^31
-void uniform(const PrimeTable<std::uint32_t>& prime, unsigned log_degree, const std::uint8_t* key,
-             std::uint32_t selector, std::uint64_t block, std::uint32_t* out);
-
 void gaussian(const GaussianTable& table, PrivateStream source, Lane lane, std::uint64_t block, std::size_t count,
               std::int32_t* out);
 

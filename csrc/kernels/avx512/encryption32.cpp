@@ -1,0 +1,268 @@
+#include "kernels/avx512/encryption32.hpp"
+
+#include <memory>
+#include <vector>
+
+#include "base/buffer.hpp"
+#include "kernels/avx512/codec32.hpp"
+#include "kernels/avx512/expansion32.hpp"
+#include "kernels/avx512/gaussian.hpp"
+#include "kernels/avx512/packing32.hpp"
+#include "kernels/avx512/streams.hpp"
+#include "kernels/avx512/table.hpp"
+#include "kernels/messages.hpp"
+#include "kernels/scalar/fused.hpp"
+
+namespace pppml::kernels::avx512 {
+namespace {
+
+using Word = std::uint32_t;
+using Ring32 = RingTable<Word>;
+
+// A transform and a constant factor for every prime of a ring.
+class Products {
+ public:
+  Products(const Ring32& ring, const Multiplier<Word>& factor, bool negative) {
+    for (std::size_t l = 0; l < ring.prime_count; ++l) {
+      const std::size_t at = l * ring.degree();
+      transforms_.push_back(std::make_unique<Transform32>(ring.primes[l], ring.log_degree));
+      factors_.push_back(std::make_unique<ColumnFactor>(ring.primes[l], ring.degree(), factor.values + at,
+                                                        factor.companions + at, negative));
+    }
+  }
+
+  const Transform32& transform(std::size_t l) const { return *transforms_[l]; }
+  const ColumnFactor& factor(std::size_t l) const { return *factors_[l]; }
+
+ private:
+  std::vector<std::unique_ptr<Transform32>> transforms_;
+  std::vector<std::unique_ptr<ColumnFactor>> factors_;
+};
+
+// Messages of one value per coefficient under a single prime stay within (-Q/2, Q/2), so they fit 32 bits with the
+// error.
+bool simple_message(const MessageRequest<Word>& request) {
+  const Codec& codec = *request.message.codec;
+  return codec.single_precision && codec.values_per_coefficient == 1 && request.ring->prime_count == 1 &&
+         request.ring->log_degree >= kSmallestLogDegree;
+}
+
+// Small signed numbers and what comes in, added to residues on their way to memory. One row after the other; takes
+// residues k .. k + 15 in any order of k.
+class RowFinisher {
+ public:
+  RowFinisher(const Ring32& ring, const std::uint8_t* incoming, const RowsOut<Word>& out)
+      : incoming_(incoming), out_(out), row_(ring.degree()), scratch_(ring.degree()) {}
+
+  // noise: int32 or null; message: quantised values that count delta each, or null. Rows of N residues of a 31-bit
+  // prime go straight to their place.
+  void begin(const Prime32& prime, std::size_t degree, std::size_t length, const std::int32_t* noise,
+             const std::int32_t* message, std::int64_t delta) {
+    prime_ = &prime;
+    length_ = length;
+    noise_ = noise;
+    message_ = message;
+    direct_ = length == degree && prime.bits == kPackedBits;
+    modulus_ = broadcast(prime.modulus);
+    delta_ = broadcast(static_cast<std::uint32_t>(delta));
+  }
+
+  void take(std::size_t k, Vector residues) {
+    Vector small = noise_ == nullptr ? _mm512_setzero_si512() : _mm512_loadu_si512(noise_ + k);
+    if (message_ != nullptr) {
+      small = _mm512_add_epi32(small, _mm512_mullo_epi32(_mm512_loadu_si512(message_ + k), delta_));
+    }
+    Vector sum = add_mod(residues, from_signed(small, modulus_), modulus_);
+    if (!direct_) return store(row_.data() + k, sum);
+    if (incoming_ != nullptr) {
+      const Vector added = unpack16(incoming_ + k / kLanes * kPackedBytes);
+      largest_ = _mm512_max_epu32(largest_, added);
+      sum = add_mod(sum, added, modulus_);
+    }
+    if (out_.words != nullptr) return store(out_.words + k, sum);
+    pack16(sum, out_.packed + k / kLanes * kPackedBytes);
+  }
+
+  // False when a residue that came in was not below the prime.
+  bool end() {
+    const std::size_t bytes = packed_row_bytes(*prime_, length_);
+    bool valid = true;
+    if (direct_) {
+      valid = _mm512_cmpge_epu32_mask(largest_, modulus_) == 0;
+      largest_ = _mm512_setzero_si512();
+    } else {
+      valid = finish_row();
+    }
+    if (incoming_ != nullptr) incoming_ += bytes;
+    if (out_.words != nullptr) out_.words += length_;
+    if (out_.packed != nullptr) out_.packed += bytes;
+    return valid;
+  }
+
+ private:
+  bool finish_row() {
+    Word* target = out_.words != nullptr ? out_.words : row_.data();
+    if (incoming_ != nullptr && !unpack_row(*prime_, incoming_, length_, scratch_.data())) return false;
+    for_lanes(length_, [&](std::size_t k, __mmask16 lanes) {
+      Vector sum = load_part(row_.data() + k, lanes);
+      if (incoming_ != nullptr) sum = add_mod(sum, load_part(scratch_.data() + k, lanes), modulus_);
+      _mm512_mask_storeu_epi32(target + k, lanes, sum);
+    });
+    if (out_.packed != nullptr) pack_row(*prime_, target, length_, out_.packed);
+    return true;
+  }
+
+  const std::uint8_t* incoming_;
+  RowsOut<Word> out_;
+  SecretBuffer<Word> row_, scratch_;
+  const Prime32* prime_ = nullptr;
+  std::size_t length_ = 0;
+  const std::int32_t* noise_ = nullptr;
+  const std::int32_t* message_ = nullptr;
+  bool direct_ = false;
+  Vector modulus_{}, delta_{}, largest_{};
+};
+
+// Everything a block of pads needs; made once per request.
+class PadMaker {
+ public:
+  explicit PadMaker(const PadRequest<Word>& request)
+      : request_(request),
+        products_(*request.ring, request.secret, true),
+        sampler_(*request.error),
+        row_(request.ring->degree()),
+        noise_(request.ring->degree()) {}
+
+  // Block b, `message` quantised values or null.
+  bool write(std::size_t b, const std::int32_t* message, std::int64_t delta, RowFinisher& out) {
+    const Ring32& ring = *request_.ring;
+    const std::uint64_t block = request_.batch.first_block + b;
+    const std::size_t length = row_length(ring, request_.batch, b);
+    sampler_.sample_row(request_.noise, Lane::kError0, block, ring.degree(), noise_.data());
+    bool valid = true;
+    for (std::size_t l = 0; l < ring.prime_count; ++l) {
+      const ExpandedColumns columns(ring.primes[l], ring.degree(), request_.public_key, static_cast<std::uint32_t>(l),
+                                    block);
+      out.begin(ring.primes[l], ring.degree(), length, noise_.data(), message, delta);
+      products_.transform(l).inverse(products_.factor(l), columns, row_.data(),
+                                     [&](std::size_t k, Vector v) { out.take(k, v); });
+      valid &= out.end();
+    }
+    return valid;
+  }
+
+ private:
+  const PadRequest<Word>& request_;
+  Products products_;
+  GaussianSampler sampler_;
+  SecretBuffer<Word> row_;
+  SecretBuffer<std::int32_t> noise_;
+};
+
+void quantize_block(const MessageRequest<Word>& request, std::size_t b, SecretBuffer<std::int32_t>& out) {
+  const std::size_t first = (request.batch.first_block + b) * request.ring->degree();
+  quantize32(request.message, first, row_length(*request.ring, request.batch, b), out.data());
+}
+
+}  // namespace
+
+void make_pads(const PadRequest<Word>& request, Word* out) {
+  if (request.ring->log_degree < kSmallestLogDegree) return scalar::table<Word>().make_pads(request, out);
+  PadMaker pads(request);
+  RowFinisher rows(*request.ring, nullptr, {out, nullptr});
+  for (std::size_t b = 0; b < request.batch.blocks; ++b) pads.write(b, nullptr, 0, rows);
+}
+
+bool encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& request) {
+  const Ring32& ring = *pads.ring;
+  if (ring.log_degree < kSmallestLogDegree) return scalar::table<Word>().encrypt(pads, request);
+  PadMaker maker(pads);
+  if (!simple_message(request)) {
+    SecretBuffer<Word> pad(ring.block_words());
+    MessageAdder<Word> messages(request, table<Word>());
+    for (std::size_t b = 0; b < request.batch.blocks; ++b) {
+      RowFinisher rows(ring, nullptr, {pad.data(), nullptr});
+      maker.write(b, nullptr, 0, rows);
+      if (!messages.write(b, pad.data())) return false;
+    }
+    return true;
+  }
+  RowFinisher rows(ring, request.incoming, request.out);
+  SecretBuffer<std::int32_t> message(ring.degree());
+  for (std::size_t b = 0; b < request.batch.blocks; ++b) {
+    quantize_block(request, b, message);
+    if (!maker.write(b, message.data(), request.message.codec->delta, rows)) return false;
+  }
+  return true;
+}
+
+bool encrypt_prepared(const Word* pads, const MessageRequest<Word>& request) {
+  if (!simple_message(request)) return scalar::table<Word>().encrypt_prepared(pads, request);
+  const Ring32& ring = *request.ring;
+  SecretBuffer<std::int32_t> message(ring.degree());
+  SecretBuffer<Word> last(ring.degree());
+  RowFinisher rows(ring, request.incoming, request.out);
+  for (std::size_t b = 0; b < request.batch.blocks; ++b) {
+    const std::size_t length = row_length(ring, request.batch, b);
+    const Word* pad = pads + block_offset(ring, b);
+    if (length < ring.degree()) {
+      std::copy(pad, pad + length, last.data());
+      pad = last.data();
+    }
+    quantize_block(request, b, message);
+    rows.begin(ring.primes[0], ring.degree(), length, nullptr, message.data(), request.message.codec->delta);
+    for (std::size_t k = 0; k < length; k += kLanes) rows.take(k, load(pad + k));
+    if (!rows.end()) return false;
+  }
+  return true;
+}
+
+void encrypt_public(const PublicEncryptRequest<Word>& request) {
+  const Ring32& ring = *request.message.ring;
+  const Batch& batch = request.message.batch;
+  if (ring.log_degree < kSmallestLogDegree) return scalar::table<Word>().encrypt_public(request);
+  const std::size_t degree = ring.degree();
+  const bool simple = simple_message(request.message);
+  const Products first(ring, request.public0, false), second(ring, request.public1, false);
+  const GaussianSampler sampler(*request.error);
+  SecretBuffer<Word> ephemeral(degree), columns(degree), row(degree), base(ring.block_words());
+  SecretBuffer<std::int32_t> draw(degree), noise0(degree), noise1(degree), message(degree);
+  MessageAdder<Word> messages(request.message, table<Word>());
+  RowFinisher out0(ring, nullptr, request.message.out), out1(ring, nullptr, request.out1);
+  for (std::size_t b = 0; b < batch.blocks; ++b) {
+    const std::uint64_t block = batch.first_block + b;
+    const std::size_t length = row_length(ring, batch, b);
+    ternary(request.noise, Lane::kEphemeral, block, degree, draw.data());
+    sampler.sample_row(request.noise, Lane::kError0, block, degree, noise0.data());
+    sampler.sample_row(request.noise, Lane::kError1, block, degree, noise1.data());
+    if (simple) quantize_block(request.message, b, message);
+    RowFinisher pad(ring, nullptr, {base.data(), nullptr});
+    RowFinisher& rows0 = simple ? out0 : pad;
+    for (std::size_t l = 0; l < ring.prime_count; ++l) {
+      const Prime32& prime = ring.primes[l];
+      const Vector q = broadcast(prime.modulus);
+      for (std::size_t k = 0; k < degree; k += kLanes) {
+        store(ephemeral.data() + k, from_signed(_mm512_loadu_si512(draw.data() + k), q));
+      }
+      first.transform(l).forward(ephemeral.data(), [&](std::size_t chunk, const Vector* x) {
+        for (std::size_t w = 0; w < kLanes; ++w) store(columns.data() + chunk * kChunk + w * kLanes, x[w]);
+      });
+      const auto multiply = [&](const Products& products, RowFinisher& rows) {
+        const auto source = [&](std::size_t chunk, Vector* x) {
+          for (std::size_t w = 0; w < kLanes; ++w) x[w] = load(columns.data() + chunk * kChunk + w * kLanes);
+        };
+        products.transform(l).inverse(products.factor(l), source, row.data(),
+                                      [&](std::size_t k, Vector v) { rows.take(k, v); });
+        rows.end();
+      };
+      rows0.begin(prime, degree, length, noise0.data(), simple ? message.data() : nullptr,
+                  request.message.message.codec->delta);
+      multiply(first, rows0);
+      out1.begin(prime, degree, degree, noise1.data(), nullptr, 0);
+      multiply(second, out1);
+    }
+    if (!simple) messages.write(b, base.data());
+  }
+}
+
+}  // namespace pppml::kernels::avx512
