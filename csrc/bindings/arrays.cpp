@@ -1,6 +1,9 @@
 #include "bindings/arrays.hpp"
 
 #include <algorithm>
+#include <cstring>
+#include <memory>
+#include <new>
 
 namespace pppml::bindings {
 namespace {
@@ -15,6 +18,27 @@ kernels::Dtype dtype_of(const py::array& array) {
 }
 
 }  // namespace
+
+py::array new_array(const py::dtype& dtype, std::size_t count, Contents contents) {
+  const auto item_bytes = static_cast<std::size_t>(dtype.itemsize());
+  if (count > static_cast<std::size_t>(PY_SSIZE_T_MAX) / item_bytes) throw std::bad_alloc();
+  const std::size_t bytes = count * item_bytes;
+  const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(count)};
+  if (bytes < kLeastArenaBytes) {
+    py::array array(dtype, shape);
+    if (contents == Contents::kZero) std::memset(array.mutable_data(), 0, bytes);
+    return array;
+  }
+  std::unique_ptr<ArenaBlock> block;
+  {
+    const py::gil_scoped_release unlocked;
+    block = std::make_unique<ArenaBlock>(bytes, contents);
+  }
+  void* const data = block->data();
+  const py::capsule owner(block.get(), [](void* owned) { delete static_cast<ArenaBlock*>(owned); });
+  block.release();
+  return py::array(dtype, shape, data, owner);
+}
 
 Tensors::Tensors(const py::list& arrays) {
   for (const py::handle& item : arrays) {

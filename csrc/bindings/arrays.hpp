@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/arena.hpp"
 #include "base/check.hpp"
 #include "kernels/contract.hpp"
 
@@ -40,6 +41,9 @@ inline void* words_out(py::array& array, std::size_t word_bytes, std::size_t cou
   require(array.writeable(), name, " is read-only");
   return array.mutable_data();
 }
+
+// A new one-dimensional array of plain numbers; a large one owns a block of the arena.
+py::array new_array(const py::dtype& dtype, std::size_t count, Contents contents);
 
 // The tensors of a list of contiguous float arrays; a bfloat16 tensor comes as ("bfloat16", uint16 array).
 class Tensors {

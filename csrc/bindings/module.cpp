@@ -33,4 +33,5 @@ PYBIND11_MODULE(_native, module) {
   bindings::register_keys(module);
   bindings::register_scheme(module);
   bindings::register_primitives(module);
+  bindings::register_memory(module);
 }

@@ -10,5 +10,6 @@ void register_parameters(pybind11::module_& module);
 void register_keys(pybind11::module_& module);
 void register_scheme(pybind11::module_& module);
 void register_primitives(pybind11::module_& module);
+void register_memory(pybind11::module_& module);  // after the primitives
 
 }  // namespace pppml::bindings

@@ -30,6 +30,7 @@ from pppml_fast.errors import (
     ProtocolError,
 )
 from pppml_fast.layout import Layout, TensorSpec
+from pppml_fast.memory import release_memory, set_memory_limit
 from pppml_fast.params import PRESETS, CkksParams
 from pppml_fast.quantize import count_clipped, dequantize, quantize
 from pppml_fast.threads import get_num_threads, set_num_threads
@@ -62,6 +63,8 @@ __all__ = [
     "get_num_threads",
     "keygen",
     "quantize",
+    "release_memory",
+    "set_memory_limit",
     "set_num_threads",
     "sum_check_tag",
     "sum_check_verify",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from pppml_fast import memory
 from pppml_fast.cipher.expansion import check_bytes32, expansion_key
 from pppml_fast.cipher.wire import HEADER_BYTES, Header, Kind
 from pppml_fast.errors import CiphertextError, InputError
 from pppml_fast.params import CkksParams
 
-__all__ = ["Ciphertext", "add"]
+__all__ = ["Ciphertext", "add", "allocate", "fresh_kind"]
 
 Words = NDArray[Any]
 
@@ -55,12 +55,7 @@ class Ciphertext:
 
         ``context`` is the 32 bytes that the collective mode names its attempt by.
         """
-        chosen = _fresh_kind(params) if kind is None else kind
-        first = _new_words(params, length, cut=True)
-        second = _new_words(params, length, cut=False) if chosen in (Kind.PUBLIC, Kind.EXPANDED) else None
-        if context is not None:
-            context = check_bytes32("context", context)
-        return cls(params, chosen, length, terms, first, second, context)
+        return allocate(params, length, terms, context, kind, memory.zeros)
 
     @classmethod
     def empty_like(cls, other: Ciphertext, terms: int) -> Ciphertext:
@@ -84,7 +79,7 @@ class Ciphertext:
             raise CiphertextError(
                 f"{header.length} weights take {expected} bytes; the header says {header.payload_bytes}"
             )
-        result = cls.zeros(params, header.length, header.terms, header.context, header.kind)
+        result = allocate(params, header.length, header.terms, header.context, header.kind)
         result.load(0, result.block_count, view[HEADER_BYTES:])
         return result
 
@@ -211,6 +206,28 @@ class Ciphertext:
         return parts
 
 
+def allocate(
+    params: CkksParams,
+    length: int,
+    terms: int = 1,
+    context: bytes | None = None,
+    kind: Kind | None = None,
+    words: Callable[[int, str], Words] = memory.empty,
+) -> Ciphertext:
+    """A ciphertext, of fresh kind unless told, whose residues are arbitrary: every block is written before it is read.
+
+    ``words`` is what makes the arrays of residues: ``memory.empty``, or ``memory.zeros`` for a ciphertext of zeros.
+    """
+    scheme = params._scheme
+    dtype = f"u{scheme.word_bytes}"
+    if context is not None:
+        context = check_bytes32("context", context)
+    kind = fresh_kind(params) if kind is None else kind
+    first = words(int(scheme.words(length, True)), dtype)
+    second = words(int(scheme.words(length, False)), dtype) if kind in (Kind.PUBLIC, Kind.EXPANDED) else None
+    return Ciphertext(params, kind, length, terms, first, second, context)
+
+
 def add(ciphertexts: Sequence[Ciphertext], out: Ciphertext | None = None) -> Ciphertext:
     """The sum of one or more ciphertexts of the same parameters, length and (collective) context.
 
@@ -228,9 +245,9 @@ def add(ciphertexts: Sequence[Ciphertext], out: Ciphertext | None = None) -> Cip
     if head.kind in (Kind.SEEDED, Kind.EXPANDED) and len(ciphertexts) > 1:
         ciphertexts = [ciphertext.expanded() for ciphertext in ciphertexts]
         head = ciphertexts[0]
-    result = Ciphertext.empty_like(head, 1) if out is None else out
     if out is not None and (out.params.id != head.params.id or out.length != head.length or out.kind != head.kind):
         raise InputError(f"out is {out!r}; the sum is of {head.kind.name.lower()} kind, length {head.length}")
+    result = allocate(head.params, head.length, kind=head.kind) if out is None else out
     scheme = head.params._scheme
     scheme.add(head.length, True, [ciphertext.first for ciphertext in ciphertexts], result.first)
     if result.second is not None:
@@ -256,13 +273,9 @@ def _bytes_view(data: bytes | bytearray | memoryview) -> memoryview:
         raise CiphertextError(f"ciphertext bytes must be contiguous bytes: {error}") from None
 
 
-def _fresh_kind(params: CkksParams) -> Kind:
+def fresh_kind(params: CkksParams) -> Kind:
+    """The kind of what encryption makes under ``params``."""
     return {"public": Kind.PUBLIC, "secret": Kind.SEEDED, "collective": Kind.COLLECTIVE}[params.keys]
-
-
-def _new_words(params: CkksParams, length: int, cut: bool) -> Words:
-    scheme = params._scheme
-    return np.zeros(int(scheme.words(length, cut)), dtype=np.uint32 if scheme.word_bytes == 4 else np.uint64)
 
 
 def _payload_bytes(params: CkksParams, kind: Kind, length: int) -> int:

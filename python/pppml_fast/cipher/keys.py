@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native
-from pppml_fast.cipher.ciphertext import Ciphertext
+from pppml_fast.cipher.ciphertext import Ciphertext, allocate, fresh_kind
 from pppml_fast.cipher.expansion import expansion_key
 from pppml_fast.cipher.opening import check_mode, open_sum
 from pppml_fast.cipher.secrecy import Secret
@@ -172,7 +172,7 @@ def _check_owner_mode(params: CkksParams) -> None:
 def encryption_target(params: CkksParams, length: int, out: Ciphertext | None) -> Ciphertext:
     """``out`` after a check that an encryption of ``length`` weights fits it, or a new ciphertext."""
     if out is None:
-        return Ciphertext.zeros(params, length)
-    if out.params.id != params.id or out.length != length or out.kind != Ciphertext.zeros(params, 0).kind:
+        return allocate(params, length)
+    if out.params.id != params.id or out.length != length or out.kind != fresh_kind(params):
         raise InputError(f"out is {out!r}; the encryption has {length} weights under {params.name}")
     return out

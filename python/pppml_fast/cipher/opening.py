@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pppml_fast import _native
+from pppml_fast import _native, memory
 from pppml_fast.cipher.ciphertext import Ciphertext
 from pppml_fast.cipher.expansion import expansion_key
 from pppml_fast.cipher.wire import Kind
@@ -67,9 +67,9 @@ def _opening_target(length: int, wanted: np.dtype[Any], integers: bool, out: NDA
     """What the core writes to: ``out`` or a new array where it can write in place, else int64 integers."""
     direct = (np.dtype(np.int64),) if integers else (np.dtype(np.float32), np.dtype(np.float64))
     if out is None:
-        return np.empty(length, wanted if wanted in direct else np.int64)
+        return memory.empty(length, wanted if wanted in direct else np.int64)
     in_place = out.dtype in direct and out.flags.c_contiguous and out.flags.writeable
-    return out if in_place else np.empty(length, np.int64)
+    return out if in_place else memory.empty(length, np.int64)
 
 
 def check_mode(params: CkksParams, expected: str, what: str) -> None:
