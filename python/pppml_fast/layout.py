@@ -6,8 +6,6 @@ models find out before anything is encrypted, and by the name of the first tenso
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -82,12 +80,16 @@ class Layout:
 
     def canonical_bytes(self) -> bytes:
         """The layout as canonical JSON, the same on every machine."""
+        import json
+
         rows = [[tensor.name, list(tensor.shape), tensor.dtype] for tensor in self.tensors]
         return json.dumps(rows, ensure_ascii=True, separators=(",", ":")).encode()
 
     @property
     def fingerprint(self) -> bytes:
         """SHA-256 of the canonical bytes, 32 bytes."""
+        import hashlib  # loads OpenSSL: not before it is needed
+
         return hashlib.sha256(b"pppml layout v1\0" + self.canonical_bytes()).digest()
 
     def check_same(self, other: Layout, whose: str = "the other model") -> None:

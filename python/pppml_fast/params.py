@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import operator
 from collections.abc import Mapping
@@ -247,6 +245,8 @@ class CkksParams:
     @property
     def id(self) -> bytes:
         """SHA-256 of the canonical form, 32 bytes: the same for the same set on every machine."""
+        import hashlib  # loads OpenSSL: not before it is needed
+
         return hashlib.sha256(b"pppml parameters v1\0" + self.canonical_bytes()).digest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -265,6 +265,8 @@ class CkksParams:
 
     def canonical_bytes(self) -> bytes:
         """The literal as canonical JSON, floats in hexadecimal."""
+        import json
+
         values = {**self.to_dict(), "clip": self.clip.hex()}
         return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 

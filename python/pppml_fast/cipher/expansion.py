@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-
 from pppml_fast.errors import InputError
 from pppml_fast.params import CkksParams
 
@@ -18,6 +15,9 @@ def expansion_key(params: CkksParams, context: bytes, purpose: str = "a") -> byt
 
     Purposes are "a" (public polynomials), "mask" and "tag"; equal bytes give each of them another stream.
     """
+    import hashlib  # loads OpenSSL: not before it is needed
+    import hmac
+
     pseudorandom = hmac.new(_SALT, check_bytes32("context", context), hashlib.sha256).digest()
     return hmac.new(pseudorandom, params.id + purpose.encode() + b"\x01", hashlib.sha256).digest()
 

@@ -19,7 +19,6 @@ residue that is not below its prime is refused.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
@@ -116,4 +115,6 @@ class Header:
 
 
 def _checksum(fields: bytes) -> bytes:
+    import hashlib  # loads OpenSSL: not before it is needed
+
     return hashlib.sha256(fields).digest()[:_CHECKSUM_BYTES]
