@@ -14,8 +14,7 @@ using ckks::Extent;
 using ckks::Scheme;
 
 py::array new_words(const Scheme& scheme, std::size_t count) {
-  const char* name = scheme.word_bytes() == 4 ? "uint32" : "uint64";
-  return py::array(py::dtype(name), std::vector<py::ssize_t>{static_cast<py::ssize_t>(count)});
+  return new_array(py::dtype(scheme.word_bytes() == 4 ? "uint32" : "uint64"), count, Contents::kAny);
 }
 
 const void* polynomial(const Scheme& scheme, const py::array& words, const Extent& extent, const char* name) {
@@ -197,15 +196,37 @@ py::tuple open(const Scheme& scheme, const ckks::SecretKey& secret, std::uint64_
                         report.largest_residual, !report.invalid_residue);
 }
 
-py::bytes pack(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t start, std::uint64_t stop,
-               const py::array& words) {
+// Where packed blocks go: the caller's buffer, or new bytes.
+struct PackedOut {
+  PackedOut(const Scheme& scheme, const Extent& extent, std::uint64_t start, std::uint64_t stop,
+            const py::object& out) {
+    const std::size_t bytes = scheme.packed_bytes(extent, start, stop);
+    if (out.is_none()) {
+      object = py::bytes(nullptr, bytes);
+      data = reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(object.ptr()));
+      return;
+    }
+    object = out;
+    rows.emplace(scheme, out.cast<py::buffer>(), extent, ckks::Range{extent.length, start, stop}, true, "out");
+    require(rows->packed, "out takes bytes");
+    data = rows->bytes();
+  }
+
+  py::object object;
+  std::optional<Rows> rows;  // holds the caller's buffer
+  std::uint8_t* data = nullptr;
+};
+
+py::object pack(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t start, std::uint64_t stop,
+                const py::array& words, const py::object& out) {
   const Extent extent{length, cut};
   const void* in = polynomial(scheme, words, extent, "words");
-  py::bytes packed(nullptr, scheme.packed_bytes(extent, start, stop));
-  auto* out = reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(packed.ptr()));
-  py::gil_scoped_release unlocked;
-  scheme.pack(extent, start, stop, in, out);
-  return packed;
+  const PackedOut packed(scheme, extent, start, stop, out);
+  {
+    py::gil_scoped_release unlocked;
+    scheme.pack(extent, start, stop, in, packed.data);
+  }
+  return packed.object;
 }
 
 const std::uint8_t* packed_in(const Scheme& scheme, const py::buffer_info& info, const Extent& extent,
@@ -228,19 +249,18 @@ bool unpack(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t 
 }
 
 py::object hop(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t start, std::uint64_t stop,
-               const py::buffer& packed, const py::array& mine) {
+               const py::buffer& packed, const py::array& mine, const py::object& out) {
   const Extent extent{length, cut};
   const py::buffer_info info = packed.request();
   const std::uint8_t* in = packed_in(scheme, info, extent, start, stop);
   const void* words = polynomial(scheme, mine, extent, "mine");
-  py::bytes result(nullptr, scheme.packed_bytes(extent, start, stop));
-  auto* out = reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(result.ptr()));
+  const PackedOut result(scheme, extent, start, stop, out);
   bool valid = false;
   {
     py::gil_scoped_release unlocked;
-    valid = scheme.hop(extent, start, stop, in, words, out);
+    valid = scheme.hop(extent, start, stop, in, words, result.data);
   }
-  return valid ? py::object(result) : py::none();
+  return valid ? result.object : py::none();
 }
 
 py::array tag(const Scheme& scheme, std::uint64_t length, const py::bytes& key, const py::array& words) {
@@ -253,12 +273,19 @@ py::array tag(const Scheme& scheme, std::uint64_t length, const py::bytes& key, 
   return tags;
 }
 
+// The values go to `out`, an int64 array, or to a new one.
 py::tuple quantize(const Scheme& scheme, const py::list& arrays, double weight, const py::list& reference,
-                   const ring::StreamKey* rounding) {
+                   const ring::StreamKey* rounding, const py::object& given) {
   const Message message(arrays, reference, weight);
-  Integers out(static_cast<py::ssize_t>(message.tensors.length()));
+  const std::uint64_t length = message.tensors.length();
+  py::array out =
+      given.is_none() ? new_array(py::dtype::of<std::int64_t>(), length, Contents::kAny) : given.cast<py::array>();
+  require(out.dtype().equal(py::dtype::of<std::int64_t>()) && out.ndim() == 1 &&
+              static_cast<std::uint64_t>(out.size()) == length && out.writeable() &&
+              (out.flags() & py::array::c_style) != 0,
+          "out must be a contiguous writeable int64 array of ", length, " values");
   const ckks::Range range = range_of(scheme, message.tensors.length(), 0, std::nullopt);
-  std::int64_t* data = out.mutable_data();
+  auto* const data = static_cast<std::int64_t*>(out.mutable_data());
   std::uint64_t clipped = 0;
   {
     py::gil_scoped_release unlocked;
@@ -306,7 +333,7 @@ void register_scheme(py::module_& module) {
       .def("generate_public", &generate_public)
       .def("load_public", &load_public)
       .def("quantize", &quantize, py::arg("tensors"), py::arg("weight"), py::kw_only(),
-           py::arg("reference") = py::list(), py::arg("rounding") = py::none())
+           py::arg("reference") = py::list(), py::arg("rounding") = py::none(), py::arg("out") = py::none())
       .def("encrypt", &encrypt, py::arg("secret"), py::arg("noise"), py::arg("public_seed"), py::arg("tensors"),
            py::arg("weight"), py::arg("out"), py::kw_only(), py::arg("reference") = py::list(), py::arg("start") = 0,
            py::arg("stop") = py::none(), py::arg("incoming") = py::none())
@@ -335,9 +362,11 @@ void register_scheme(py::module_& module) {
            })
       .def("open", &open, py::arg("secret"), py::arg("length"), py::arg("terms"), py::arg("c0"), py::arg("c1"),
            py::arg("public_seed"), py::arg("out"), py::kw_only(), py::arg("start") = 0, py::arg("stop") = py::none())
-      .def("pack", &pack)
+      .def("pack", &pack, py::arg("length"), py::arg("cut"), py::arg("start"), py::arg("stop"), py::arg("words"),
+           py::arg("out") = py::none())
       .def("unpack", &unpack)
-      .def("hop", &hop)
+      .def("hop", &hop, py::arg("length"), py::arg("cut"), py::arg("start"), py::arg("stop"), py::arg("packed"),
+           py::arg("mine"), py::arg("out") = py::none())
       .def("tag", &tag);
 }
 

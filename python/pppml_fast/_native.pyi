@@ -1,7 +1,7 @@
 """Types of the C++ core. Residue words are one-dimensional uint32 or uint64 arrays; keys and seeds are 32 bytes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +104,13 @@ class Scheme:
     def generate_public(self, secret: SecretKey, error: StreamKey, seed: bytes) -> Words: ...
     def load_public(self, pk0: Words, seed: bytes) -> PublicKey: ...
     def quantize(
-        self, tensors: Tensors, weight: float, *, reference: Tensors = [], rounding: StreamKey | None = None
+        self,
+        tensors: Tensors,
+        weight: float,
+        *,
+        reference: Tensors = [],
+        rounding: StreamKey | None = None,
+        out: NDArray[np.int64] | None = None,
     ) -> tuple[NDArray[np.int64], int]: ...
     def encrypt(
         self,
@@ -172,9 +178,19 @@ class Scheme:
         start: int = 0,
         stop: int | None = None,
     ) -> tuple[int | None, int, bool]: ...
-    def pack(self, length: int, cut: bool, start: int, stop: int, words: Words) -> bytes: ...
+    @overload
+    def pack(self, length: int, cut: bool, start: int, stop: int, words: Words, out: None = None) -> bytes: ...
+    @overload
+    def pack(self, length: int, cut: bool, start: int, stop: int, words: Words, out: memoryview) -> memoryview: ...
     def unpack(self, length: int, cut: bool, start: int, stop: int, packed: Buffer, out: Words) -> bool: ...
-    def hop(self, length: int, cut: bool, start: int, stop: int, packed: Buffer, mine: Words) -> bytes | None: ...
+    @overload
+    def hop(
+        self, length: int, cut: bool, start: int, stop: int, packed: Buffer, mine: Words, out: None = None
+    ) -> bytes | None: ...
+    @overload
+    def hop(
+        self, length: int, cut: bool, start: int, stop: int, packed: Buffer, mine: Words, out: memoryview
+    ) -> memoryview | None: ...
     def tag(self, length: int, key: bytes, words: Words) -> Words: ...
 
 class primitives:

@@ -10,18 +10,20 @@ from numpy.typing import DTypeLike, NDArray
 from pppml_fast import _native
 from pppml_fast.errors import InputError, ParameterError
 from pppml_fast.params import CkksParams
-from pppml_fast.tensors import TensorInput, check_weight, explain_non_finite, tensor_list
+from pppml_fast.tensors import TensorInput, check_weight, explain_non_finite, tensor_list, total_length
 
 __all__ = ["check_out", "count_clipped", "dequantize", "quantize"]
 
 
-def quantize(params: CkksParams, x: TensorInput, weight: float | None = None) -> NDArray[np.int64]:
+def quantize(
+    params: CkksParams, x: TensorInput, weight: float | None = None, out: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """The int64 values that encryption rounds ``x`` to: round(weight * clip(x) / step), one flat vector.
 
     ``x`` is a float array or a list of them; ``weight`` is the share that ``weights="public"`` requires. Raises
-    InputError on NaN, Inf or an unsuitable dtype.
+    InputError on NaN, Inf or an unsuitable dtype, or when ``out`` is no contiguous int64 array of that length.
     """
-    return _quantize(params, x, weight)[0]
+    return _quantize(params, x, weight, out)[0]
 
 
 def count_clipped(params: CkksParams, x: TensorInput) -> int:
@@ -29,10 +31,16 @@ def count_clipped(params: CkksParams, x: TensorInput) -> int:
     return _quantize(params, x, 1.0)[1]
 
 
-def _quantize(params: CkksParams, x: TensorInput, weight: float | None) -> tuple[NDArray[np.int64], int]:
+def _quantize(
+    params: CkksParams, x: TensorInput, weight: float | None, out: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], int]:
     tensors = tensor_list(x)
+    if out is not None:
+        check_out(out, (total_length(tensors),), "i")
+        if not out.flags.c_contiguous:
+            raise InputError("out must be a contiguous array")
     try:
-        values, clipped = params._scheme.quantize(tensors, check_weight(params, weight))
+        values, clipped = params._scheme.quantize(tensors, check_weight(params, weight), out=out)
     except _native.NonFiniteError as error:
         raise explain_non_finite(error, tensors) from None
     except _native.RequirementError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pppml_fast import memory
@@ -16,6 +17,9 @@ from pppml_fast.params import CkksParams
 __all__ = ["Ciphertext", "add", "allocate", "fresh_kind"]
 
 Words = NDArray[Any]
+# What packed residues are read from and written into: exactly as many bytes as they take.
+ReadableBuffer = bytes | bytearray | memoryview | NDArray[np.uint8]
+WritableBuffer = bytearray | memoryview | NDArray[np.uint8]
 
 
 class Ciphertext:
@@ -63,7 +67,7 @@ class Ciphertext:
         return cls.zeros(other.params, other.length, terms, other.context, other.kind)
 
     @classmethod
-    def from_bytes(cls, params: CkksParams, data: bytes | bytearray | memoryview) -> Ciphertext:
+    def from_bytes(cls, params: CkksParams, data: ReadableBuffer) -> Ciphertext:
         """Parse what :meth:`to_bytes` wrote.
 
         Raises CiphertextError on a damaged or foreign header, a wrong length, or a residue not below its prime.
@@ -109,12 +113,23 @@ class Ciphertext:
 
     # --- the wire -----------------------------------------------------------------------------------------
 
-    def to_bytes(self) -> bytes:
-        """The ciphertext on the wire: header and packed residues (``cipher/wire.py`` has the layout)."""
-        payload = self.pack(0, self.block_count)
-        tag = self.params.id[:16]
-        header = Header(self.kind, tag, self.length, self.terms, self.context, len(payload))
-        return header.to_bytes() + payload
+    @overload
+    def to_bytes(self, out: None = None) -> bytes: ...
+    @overload
+    def to_bytes(self, out: WritableBuffer) -> memoryview: ...
+    def to_bytes(self, out: WritableBuffer | None = None) -> bytes | memoryview:
+        """The ciphertext on the wire: header and packed residues (``cipher/wire.py`` has the layout).
+
+        ``out`` is a writable contiguous buffer of ``nbytes`` bytes; a view of it is returned. Raises InputError else.
+        """
+        size = _payload_bytes(self.params, self.kind, self.length)
+        header = Header(self.kind, self.params.id[:16], self.length, self.terms, self.context, size).to_bytes()
+        if out is None:
+            return header + self.pack(0, self.block_count)
+        view = _writable_view(out, HEADER_BYTES + size)
+        self.pack(0, self.block_count, view[HEADER_BYTES:])
+        view[:HEADER_BYTES] = header
+        return view
 
     def packed_size(self, start: int, stop: int) -> int:
         """Bytes of the packed blocks ``[start, stop)``."""
@@ -123,13 +138,26 @@ class Ciphertext:
             int(self.params._scheme.packed_bytes(self.length, cut, start, stop)) for _, cut in self._polynomials()
         )
 
-    def pack(self, start: int, stop: int) -> bytes:
-        """Packed residues of blocks ``[start, stop)`` without a header, c0 before c1."""
+    @overload
+    def pack(self, start: int, stop: int, out: None = None) -> bytes: ...
+    @overload
+    def pack(self, start: int, stop: int, out: WritableBuffer) -> memoryview: ...
+    def pack(self, start: int, stop: int, out: WritableBuffer | None = None) -> bytes | memoryview:
+        """Packed residues of blocks ``[start, stop)`` without a header, c0 before c1.
+
+        ``out`` is a writable contiguous buffer of :meth:`packed_size` bytes (a bytearray, a memoryview or a uint8
+        array); a view of it is returned. Raises InputError when it is not.
+        """
         self._check_range(start, stop)
         scheme = self.params._scheme
-        return b"".join(scheme.pack(self.length, cut, start, stop, words) for words, cut in self._polynomials())
+        if out is None:
+            return b"".join(scheme.pack(self.length, cut, start, stop, words) for words, cut in self._polynomials())
+        view = self._writable_view(start, stop, out)
+        for (words, cut), part in zip(self._polynomials(), self._split(start, stop, view), strict=True):
+            scheme.pack(self.length, cut, start, stop, words, part)
+        return view
 
-    def load(self, start: int, stop: int, payload: bytes | memoryview) -> None:
+    def load(self, start: int, stop: int, payload: ReadableBuffer) -> None:
         """Replace blocks ``[start, stop)`` by packed residues.
 
         Raises CiphertextError on a wrong length or a residue not below its prime; the blocks are then undefined.
@@ -138,18 +166,37 @@ class Ciphertext:
             if not self.params._scheme.unpack(self.length, cut, start, stop, part, words):
                 raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
 
-    def hop(self, incoming: bytes | memoryview, start: int, stop: int) -> bytes:
+    @overload
+    def hop(self, incoming: ReadableBuffer, start: int, stop: int, out: None = None) -> bytes: ...
+    @overload
+    def hop(self, incoming: ReadableBuffer, start: int, stop: int, out: WritableBuffer) -> memoryview: ...
+    def hop(
+        self, incoming: ReadableBuffer, start: int, stop: int, out: WritableBuffer | None = None
+    ) -> bytes | memoryview:
         """A party's turn in a ring: packed(incoming + these blocks).
 
-        Raises CiphertextError on a wrong length or a residue not below its prime.
+        ``out`` is as for :meth:`pack`; it may be the incoming buffer itself. Raises CiphertextError on a wrong length
+        of ``incoming`` or a residue not below its prime (``out`` is then undefined), InputError when ``out`` does not
+        fit.
         """
+        arriving = self._split(start, stop, incoming)
+        if out is None:
+            return b"".join(self._hop(start, stop, arriving, [None] * len(arriving)))
+        view = self._writable_view(start, stop, out)
+        _check_disjoint_or_same(np.asarray(_bytes_view(incoming)), np.asarray(view))
+        self._hop(start, stop, arriving, self._split(start, stop, view))
+        return view
+
+    def _hop(
+        self, start: int, stop: int, arriving: Sequence[memoryview], leaving: Sequence[memoryview | None]
+    ) -> list[Any]:
         results = []
-        for (words, cut), part in zip(self._polynomials(), self._split(start, stop, incoming), strict=True):
-            result = self.params._scheme.hop(self.length, cut, start, stop, part, words)
+        for (words, cut), part, out in zip(self._polynomials(), arriving, leaving, strict=True):
+            result = self.params._scheme.hop(self.length, cut, start, stop, part, words, out)
             if result is None:
                 raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
             results.append(result)
-        return b"".join(results) if len(results) > 1 else results[0]
+        return results
 
     # --- arithmetic ---------------------------------------------------------------------------------------
 
@@ -192,7 +239,13 @@ class Ciphertext:
         if not 0 <= start <= stop <= self.block_count:
             raise CiphertextError(f"blocks {start} .. {stop} are outside the ciphertext's {self.block_count}")
 
-    def _split(self, start: int, stop: int, payload: bytes | memoryview) -> list[memoryview]:
+    def _writable_view(self, start: int, stop: int, out: WritableBuffer) -> memoryview:
+        view = _writable_view(out, self.packed_size(start, stop))
+        if any(np.may_share_memory(np.asarray(view), words) for words, _ in self._polynomials()):
+            raise InputError("out is the ciphertext's own memory; give a buffer of its own")
+        return view
+
+    def _split(self, start: int, stop: int, payload: ReadableBuffer) -> list[memoryview]:
         self._check_range(start, stop)
         view = _bytes_view(payload)
         expected = self.packed_size(start, stop)
@@ -266,11 +319,28 @@ def _check_belongs(head: Ciphertext, other: Ciphertext) -> None:
         raise CiphertextError("cannot add ciphertexts of different contexts: they use different public polynomials")
 
 
-def _bytes_view(data: bytes | bytearray | memoryview) -> memoryview:
+def _bytes_view(data: Any) -> memoryview:
     try:
         return memoryview(data).cast("B")
     except TypeError as error:
         raise CiphertextError(f"ciphertext bytes must be contiguous bytes: {error}") from None
+
+
+def _writable_view(out: Any, size: int) -> memoryview:
+    try:
+        view = memoryview(out).cast("B")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"out must be a writable contiguous buffer of {size} bytes: {error}") from None
+    if view.readonly or len(view) != size:
+        kind = "a read-only one" if view.readonly else "one"
+        raise InputError(f"out must be a writable contiguous buffer of {size} bytes, not {kind} of {len(view)}")
+    return view
+
+
+def _check_disjoint_or_same(incoming: NDArray[Any], out: NDArray[Any]) -> None:
+    same = incoming.__array_interface__["data"][0] == out.__array_interface__["data"][0]
+    if not same and np.may_share_memory(incoming, out):
+        raise InputError("out overlaps the incoming bytes; give the same buffer, or another one")
 
 
 def fresh_kind(params: CkksParams) -> Kind:
