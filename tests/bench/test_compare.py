@@ -99,7 +99,7 @@ def test_ratios_of_another_commit_or_of_a_busy_machine_are_left_out(
         (machine["commit"], 9.0, {}),
         (machine["commit"], 0.0, OLD["ratios"]),
     ]:
-        values = {"rows": [], "machine": {**machine, "commit": commit, "load": [load] * 3}, "notes": []}
+        values = {"rows": [], "setup": [], "machine": {**machine, "commit": commit, "load": [load] * 3}, "notes": []}
         report.write_text(json.dumps(values))
         assert main([str(path), "--write", "--report", str(report)]) == 0
         assert (seen[-1] is None) == (commit == "other")

@@ -8,7 +8,7 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from pppml_fast.bench import Ratio, Report, Row
+from pppml_fast.bench import Ratio, Report, Row, SetupRow
 from pppml_fast.bench.report import markdown
 from pppml_fast.errors import DataError
 
@@ -43,6 +43,10 @@ REPORT = Report(
         row("tenseal", "encrypt", 700.0, sent=32.0),
         row("openfhe", "open", 300.0),
     ),
+    (
+        SetupRow("pppml_fast", "beyond NumPy's own", "import", 21.5, 20.0, 30.0, 5, "as it is counted"),
+        SetupRow("pppml_fast", "p31/collective", "keygen", 0.25, 0.2, 0.3, 5),
+    ),
     MACHINE,
     ("a note",),
 )
@@ -64,13 +68,23 @@ def test_the_report_has_the_form_of_its_schema_and_comes_back() -> None:
     values = json.loads(json.dumps(REPORT.to_dict()))
     jsonschema.validate(values, schema)
     assert Report.from_dict(values) == REPORT
-    values["rows"][0]["operation"] = "guess"
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(values, schema)
+    assert [row["ms"] for row in values["setup"]] == [21.5, 0.25]
+    for section in ("rows", "setup"):
+        wrong = json.loads(json.dumps(values))
+        wrong[section][0]["operation"] = "guess"
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"rows": [{}], "machine": {}, "notes": []}, {"rows": 3, "machine": {}, "notes": []}]
+    "values",
+    [
+        {},
+        {"rows": [], "machine": {}, "notes": []},
+        {"rows": [{}], "setup": [], "machine": {}, "notes": []},
+        {"rows": [], "setup": [{}], "machine": {}, "notes": []},
+        {"rows": 3, "setup": [], "machine": {}, "notes": []},
+    ],
 )
 def test_a_foreign_file_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(DataError, match="pppml bench --json"):
@@ -85,5 +99,9 @@ def test_the_table_shows_rows_ratios_and_where_they_come_from() -> None:
     assert "8.00× smaller" in encrypt and "against tenseal best" in text
     shared = next(line for line in text.splitlines() if line.startswith("| p31/collective | add16"))
     assert "0.500" in shared and "bandwidth of memory add16" in text
+    assert any(
+        line.startswith("| pppml_fast | p31/collective     | keygen") and "0.250" in line for line in text.splitlines()
+    )
+    assert "- pppml_fast import: as it is counted" in text
     tables = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in tables[: 2 + len(REPORT.rows)]}) == 1

@@ -13,9 +13,9 @@ import jsonschema
 import numpy as np
 import pytest
 
-from pppml_fast import CkksParams
+from pppml_fast import CkksParams, _native, memory
 from pppml_fast.bench import BenchPlan, run_bench
-from pppml_fast.bench.memory import add_streams, memory_cases
+from pppml_fast.bench.memory import memory_cases
 from pppml_fast.bench.ours import PARTIES, Workbench, our_cases
 from pppml_fast.bench.peers import PEERS, found_peers, open_peer, parse_peers
 from pppml_fast.bench.run import use_threads
@@ -36,6 +36,9 @@ def test_a_tiny_run_measures_everything_and_checks_it(setting: str) -> None:
     mine = {row.operation: row for row in report.rows if row.system == "pppml_fast"}
     assert set(mine) == OURS and {row.setting for row in mine.values()} == {setting}
     assert {row.operation for row in report.rows if row.system == "memory"} == {"memcpy", "add2", "add16"}
+    assert [(row.operation, row.setting) for row in report.setup[1:]] == [("keygen", setting)]
+    assert report.setup[0].operation == "import"
+    assert all(0 < row.ms_least <= row.ms <= row.ms_most and row.repetitions == 2 for row in report.setup)
     for row in report.rows:
         assert row.weights == 3000 and row.repetitions == 2 and row.max_error == 0
         assert 0 < row.ns_least <= row.ns_per_weight <= row.ns_most
@@ -58,7 +61,7 @@ def test_a_wrong_answer_is_noticed(operation: str, monkeypatch: pytest.MonkeyPat
     wrong_quantised = (np.zeros(3000, np.int64), np.zeros(3000, np.int64))
     if operation == "pack":
         with pytest.raises(AssertionError):
-            case.check(right[:-1] + bytes([right[-1] ^ 1]))
+            case.check(bytes(right[:-1]) + bytes([right[-1] ^ 1]))
         return
     bench = case.check.__self__  # type: ignore[attr-defined]
     monkeypatch.setitem(bench.__dict__, "quantised", wrong_quantised)
@@ -84,12 +87,30 @@ def test_the_median_counts_and_a_worker_has_its_own_clock() -> None:
     assert (row.ns_per_weight, row.ns_least, row.ns_most) == pytest.approx((2e6, 1e6, 5e6))
 
 
-def test_memory_loops_add_each_piece_of_every_input() -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 7, 16])
+def test_memory_loops_add_each_piece_of_every_input(count: int, threads: int) -> None:
     source = np.random.default_rng(0)
-    inputs = [source.integers(0, 1 << 32, 300_003, dtype=np.uint32) for _ in range(5)]
+    inputs = [source.integers(0, 1 << 32, 300_003, dtype=np.uint32) for _ in range(count)]
     expected = (sum(part.astype(np.uint64) for part in inputs) % (1 << 32)).astype(np.uint32)
-    assert np.array_equal(add_streams(inputs, np.zeros(300_003, np.uint32)), expected)
-    assert [case.moved_bytes_per_weight for case in memory_cases(8)] == [8, 12, 68]
+    total, copied = memory.empty(300_003, np.uint32), memory.empty(300_003, np.uint32)
+    with use_threads(threads):
+        _native.primitives.add_loop(inputs, total)
+        _native.primitives.copy_loop(inputs[0], copied)
+    assert np.array_equal(total, expected) and np.array_equal(copied, inputs[0])
+    for unfit in ([], [inputs[0], inputs[0][:-1]]):
+        with pytest.raises(ValueError):
+            _native.primitives.add_loop(unfit, total)
+
+
+def test_memory_loops_and_operations_work_in_the_same_kind_of_memory() -> None:
+    size = 1 << 20
+    assert [case.moved_bytes_per_weight for case in memory_cases(8, 1)] == [8, 12, 68]
+    bench = Workbench("p31/collective", size)
+    results = [case.run(None) for case in memory_cases(size, 1)]
+    results += [bench.run_add(2).first, bench.run_pack(None), bench.run_hop(None), bench.opened]
+    results += [ciphertext.first for ciphertext in bench.ciphertexts]
+    assert [np.asarray(result).__array_interface__["data"][0] % (1 << 21) for result in results] == [0] * len(results)
 
 
 @pytest.mark.parametrize(

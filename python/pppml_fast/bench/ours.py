@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pppml_fast as pf
+from pppml_fast import memory
 from pppml_fast.bench.rows import OURS
 from pppml_fast.bench.timing import Case
 from pppml_fast.errors import ConfigError
@@ -110,36 +111,46 @@ class Workbench:
         return pf.Ciphertext.empty_like(self.ciphertexts[0], 1)
 
     @cached_property
-    def sum_payload(self) -> bytes:
+    def fresh_payload(self) -> memoryview:
+        """Where the packed bytes of an encryption go."""
+        return _room_for(self.fresh_target)
+
+    @cached_property
+    def passed_payload(self) -> memoryview:
+        """Where the packed bytes of a sum go."""
+        return _room_for(self.ciphertexts[0])
+
+    @cached_property
+    def sum_payload(self) -> memoryview:
         """The packed sum of all parties, as it arrives at the opener."""
         total = pf.add(self.ciphertexts)
-        return total.pack(0, total.block_count)
+        return total.pack(0, total.block_count, out=_room_for(total))
 
     @cached_property
     def opened(self) -> NDArray[np.float32]:
         """Where opened weights go."""
-        return np.zeros(self.size, np.float32)
+        return memory.zeros(self.size, np.float32)
 
     # --- the operations -------------------------------------------------------------------------------------
 
-    def run_encrypt(self, encryptor: _Encryptor) -> tuple[_Encryptor, pf.Ciphertext, bytes]:
+    def run_encrypt(self, encryptor: _Encryptor) -> tuple[_Encryptor, pf.Ciphertext, memoryview]:
         """float32 weights to packed bytes."""
         result = encryptor.encrypt(self.weights[0], out=self.fresh_target)
-        return encryptor, result, result.pack(0, result.block_count)
+        return encryptor, result, result.pack(0, result.block_count, out=self.fresh_payload)
 
-    def check_encrypt(self, result: tuple[_Encryptor, pf.Ciphertext, bytes]) -> float:
+    def check_encrypt(self, result: tuple[_Encryptor, pf.Ciphertext, bytes | memoryview]) -> float:
         """The packed bytes open to the quantised weights."""
         encryptor, ciphertext, payload = result
         ciphertext.load(0, ciphertext.block_count, payload)
         return self._check_opened(encryptor.opener().decrypt(ciphertext, integers=True), self.quantised[0])
 
-    def run_pack(self, _: object) -> bytes:
+    def run_pack(self, _: object) -> memoryview:
         """Residues to packed bytes."""
-        return self.ciphertexts[0].pack(0, self.ciphertexts[0].block_count)
+        return self.ciphertexts[0].pack(0, self.ciphertexts[0].block_count, out=self.passed_payload)
 
-    def check_pack(self, payload: bytes) -> float:
+    def check_pack(self, payload: memoryview) -> float:
         """Packed bytes are what the ciphertext's own file form holds."""
-        assert self.ciphertexts[0].to_bytes().endswith(payload), f"{self.setting}: pack differs from to_bytes"
+        assert self.ciphertexts[0].to_bytes().endswith(bytes(payload)), f"{self.setting}: pack differs from to_bytes"
         return 0.0
 
     def run_unpack(self, _: object) -> pf.Ciphertext:
@@ -162,16 +173,17 @@ class Workbench:
         return self._check_opened(opened, self.expected(total.terms))
 
     @cached_property
-    def incoming(self) -> bytes:
+    def incoming(self) -> memoryview:
         """What the ring's second party receives from the first."""
-        return self.run_pack(None)
+        first = self.ciphertexts[0]
+        return first.pack(0, first.block_count, out=_room_for(first))
 
-    def run_hop(self, _: object) -> bytes:
+    def run_hop(self, _: object) -> memoryview:
         """The second party's turn in a ring."""
         mine = self.ciphertexts[1]
-        return mine.hop(self.incoming, 0, mine.block_count)
+        return mine.hop(self.incoming, 0, mine.block_count, out=self.passed_payload)
 
-    def check_hop(self, payload: bytes) -> float:
+    def check_hop(self, payload: memoryview) -> float:
         """What leaves the second party opens to the sum of two."""
         self.sum_target.load(0, self.sum_target.block_count, payload)
         self.sum_target.terms = 2
@@ -192,6 +204,11 @@ class Workbench:
     def _check_opened(self, opened: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
         assert np.array_equal(opened, expected), f"{self.setting}: the opened sum differs from the quantised one"
         return 0.0
+
+
+def _room_for(ciphertext: pf.Ciphertext) -> memoryview:
+    """A buffer in the arena that holds the packed blocks of ``ciphertext``."""
+    return memory.empty(ciphertext.packed_size(0, ciphertext.block_count), np.uint8).data
 
 
 def our_cases(setting: str, size: int, threads: int) -> list[Case]:

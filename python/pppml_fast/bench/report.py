@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pppml_fast.bench.rows import OURS, Ratio, Report, Row
+from pppml_fast.bench.rows import OURS, Ratio, Report, Row, SetupRow
 
 __all__ = ["markdown"]
 
@@ -21,6 +21,7 @@ _ROW_HEAD = (
     "weights",
     "largest error",
 )
+_SETUP_HEAD = ("system", "setting", "operation", "ms", "least … most")
 _UNITS = {"time": "×", "bytes": "× smaller", "bandwidth": ""}
 
 
@@ -29,6 +30,8 @@ def markdown(report: Report, command: str = "") -> str:
     sections = ["# Benchmarks", _provenance(report.machine, command)]
     sections += [f"> {note}" for note in report.notes]
     sections += ["## Rows", _table(_ROW_HEAD, [_row_cells(row) for row in report.rows], left=4)]
+    if report.setup:
+        sections += ["## Set-up, once", _table(_SETUP_HEAD, [_setup_cells(row) for row in report.setup], left=3)]
     ratios = report.ratios()
     if ratios:
         sections += ["## Ratios, within this run", _ratio_table(ratios)]
@@ -49,6 +52,11 @@ def _row_cells(row: Row) -> tuple[str, ...]:
         f"{row.weights:,}",
         "exact" if row.max_error == 0 else f"{row.max_error:.1e}",
     )
+
+
+def _setup_cells(row: SetupRow) -> tuple[str, ...]:
+    extremes = f"{_figure(row.ms_least)} … {_figure(row.ms_most)}"
+    return row.system, row.setting, row.operation, _figure(row.ms), extremes
 
 
 def _ratio_table(ratios: Sequence[Ratio]) -> str:
@@ -101,6 +109,7 @@ def _provenance(machine: Mapping[str, Any], command: str) -> str:
 
 def _legend(report: Report) -> str:
     notes = {(row.system, row.operation): row.note for row in report.rows if row.note}
+    notes |= {(row.system, row.operation): row.note for row in report.setup if row.note}
     lines = ["- medians of interleaved repetitions, one after the other in one process run; every answer was checked"]
     lines += [f"- {system} {operation}: {note}" for (system, operation), note in notes.items() if system == OURS]
     others: dict[tuple[str, str], None] = {(s, note): None for (s, _), note in notes.items() if s != OURS}

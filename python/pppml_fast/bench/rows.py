@@ -9,7 +9,7 @@ from typing import Any
 
 from pppml_fast.errors import DataError
 
-__all__ = ["OPERATIONS", "OURS", "Ratio", "Report", "Row"]
+__all__ = ["OPERATIONS", "OURS", "Ratio", "Report", "Row", "SetupRow"]
 
 OURS = "pppml_fast"
 MEMORY = "memory"
@@ -51,6 +51,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class SetupRow:
+    """Something paid once, whatever the number of weights: median milliseconds, with the extremes."""
+
+    system: str
+    setting: str
+    operation: str
+    ms: float
+    ms_least: float
+    ms_most: float
+    repetitions: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Ratio:
     """``value`` times better than ``against`` in the same run.
 
@@ -70,6 +84,7 @@ class Report:
     """All rows of one run."""
 
     rows: tuple[Row, ...]
+    setup: tuple[SetupRow, ...]
     machine: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
@@ -85,6 +100,7 @@ class Report:
         """The report as JSON values; ``schema/bench.schema.json`` describes it."""
         return {
             "rows": [dataclasses.asdict(row) for row in self.rows],
+            "setup": [dataclasses.asdict(row) for row in self.setup],
             "ratios": [dataclasses.asdict(ratio) for ratio in self.ratios()],
             "machine": dict(self.machine),
             "notes": list(self.notes),
@@ -95,7 +111,8 @@ class Report:
         """The report that :meth:`to_dict` wrote; its ratios are computed anew. Raises DataError on anything else."""
         try:
             rows = tuple(Row(**row) for row in values["rows"])
-            return cls(rows, dict(values["machine"]), tuple(values["notes"]))
+            setup = tuple(SetupRow(**row) for row in values["setup"])
+            return cls(rows, setup, dict(values["machine"]), tuple(values["notes"]))
         except (KeyError, TypeError) as error:
             raise DataError(f"not a report of pppml bench: {error}; write one with pppml bench --json FILE") from None
 

@@ -15,6 +15,7 @@ from pppml_fast.bench.memory import memory_cases
 from pppml_fast.bench.ours import DEFAULT_SETTINGS, our_cases, parse_setting
 from pppml_fast.bench.peers import found_peers, open_peer, parse_peers
 from pppml_fast.bench.rows import Report
+from pppml_fast.bench.setup import measure_setup
 from pppml_fast.bench.timing import measure
 from pppml_fast.errors import ConfigError
 
@@ -58,7 +59,7 @@ def run_bench(plan: BenchPlan, progress: Callable[[str], None] = lambda text: No
     with contextlib.ExitStack() as stack:
         stack.enter_context(use_threads(plan.threads))
         progress("preparing")
-        cases = memory_cases(plan.size)
+        cases = memory_cases(plan.size, plan.threads)
         for name in names:
             peer = open_peer(name, plan.size, plan.threads)
             stack.callback(peer.close)
@@ -67,10 +68,12 @@ def run_bench(plan: BenchPlan, progress: Callable[[str], None] = lambda text: No
         for setting in plan.settings:
             cases += our_cases(setting, plan.size, plan.threads)
         rows = measure(cases, plan.repetitions, progress)
+        setup = measure_setup(plan.settings, plan.repetitions, progress)
     if before[0] > 0.5:
         notes.append(f"the machine was not idle: load {before[0]:.2f} before the run; times are then upper bounds")
     order = {"pppml_fast": 0, "memory": 1}
-    return Report(tuple(sorted(rows, key=lambda row: order.get(row.system, 2))), machine, tuple(notes))
+    ordered = tuple(sorted(rows, key=lambda row: order.get(row.system, 2)))
+    return Report(ordered, setup, machine, tuple(notes))
 
 
 @contextlib.contextmanager
