@@ -236,6 +236,23 @@ def test_the_core_works_with_numpy_alone() -> None:
     assert (run.returncode, run.stdout) == (0, "works without torch\n"), run.stderr
 
 
+QUICK_IMPORT = """
+import sys, numpy
+before = set(sys.modules)
+import pppml_fast
+loaded = set(sys.modules) - before
+slow = loaded & {"_hashlib", "asyncio", "email", "inspect", "json", "logging", "ssl", "subprocess", "typing_extensions"}
+assert not slow, slow
+assert len(loaded) < 60, len(loaded)
+"""
+
+
+def test_the_import_loads_nothing_slow() -> None:
+    """A deterministic stand-in for the milliseconds that `pppml bench` measures."""
+    run = subprocess.run([sys.executable, "-c", QUICK_IMPORT], capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+
+
 # --- length ----------------------------------------------------------------------------------------------------------
 
 
