@@ -241,7 +241,7 @@ import sys, numpy
 before = set(sys.modules)
 import pppml_fast
 loaded = set(sys.modules) - before
-slow = loaded & {"_hashlib", "asyncio", "email", "inspect", "json", "logging", "ssl", "subprocess", "typing_extensions"}
+slow = loaded & {"_hashlib", "asyncio", "email", "json", "logging", "ssl", "subprocess", "typing_extensions"}
 assert not slow, slow
 assert len(loaded) < 60, len(loaded)
 """
