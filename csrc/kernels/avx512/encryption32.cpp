@@ -1,5 +1,6 @@
 #include "kernels/avx512/encryption32.hpp"
 
+#include <cstring>
 #include <memory>
 #include <vector>
 
@@ -47,12 +48,16 @@ bool simple_message(const MessageRequest<Word>& request) {
          request.ring->log_degree >= kSmallestLogDegree;
 }
 
+// Whether residues come by ascending position. A transform's last pass hands them out in strides: packed, they are put
+// together in the cache first, since memory takes one long stream better than many short ones.
+enum class Order { kAscending, kStrided };
+
 // Small signed numbers and what comes in, added to residues on their way to memory. One row after the other; takes
-// residues k .. k + 15 in any order of k.
+// residues k .. k + 15 for every k once.
 class RowFinisher {
  public:
-  RowFinisher(const Ring32& ring, const std::uint8_t* incoming, const RowsOut<Word>& out)
-      : incoming_(incoming), out_(out), row_(ring.degree()), scratch_(ring.degree()) {}
+  RowFinisher(const Ring32& ring, Order order, const std::uint8_t* incoming, const RowsOut<Word>& out)
+      : order_(order), incoming_(incoming), out_(out), row_(ring.degree()), scratch_(ring.degree()) {}
 
   // noise: int32 or null; message: quantised values that count delta each, or null. Rows of N residues of a 31-bit
   // prime go straight to their place.
@@ -80,7 +85,7 @@ class RowFinisher {
       sum = add_mod(sum, added, modulus_);
     }
     if (out_.words != nullptr) return store(out_.words + k, sum);
-    pack16(sum, out_.packed + k / kLanes * kPackedBytes);
+    pack16(sum, (order_ == Order::kAscending ? out_.packed : staged()) + k / kLanes * kPackedBytes);
   }
 
   // False when a residue that came in was not below the prime.
@@ -90,6 +95,7 @@ class RowFinisher {
     if (direct_) {
       valid = _mm512_cmpge_epu32_mask(largest_, modulus_) == 0;
       largest_ = _mm512_setzero_si512();
+      if (out_.packed != nullptr && order_ == Order::kStrided) std::memcpy(out_.packed, staged(), bytes);
     } else {
       valid = finish_row();
     }
@@ -100,6 +106,8 @@ class RowFinisher {
   }
 
  private:
+  std::uint8_t* staged() { return reinterpret_cast<std::uint8_t*>(row_.data()); }
+
   bool finish_row() {
     Word* target = out_.words != nullptr ? out_.words : row_.data();
     if (incoming_ != nullptr && !unpack_row(*prime_, incoming_, length_, scratch_.data())) return false;
@@ -112,6 +120,7 @@ class RowFinisher {
     return true;
   }
 
+  Order order_;
   const std::uint8_t* incoming_;
   RowsOut<Word> out_;
   SecretBuffer<Word> row_, scratch_;
@@ -130,6 +139,7 @@ class PadMaker {
       : request_(request),
         products_(*request.ring, request.secret, true),
         sampler_(*request.error),
+        words_(request.noise),
         row_(request.ring->degree()),
         noise_(request.ring->degree()) {}
 
@@ -138,7 +148,7 @@ class PadMaker {
     const Ring32& ring = *request_.ring;
     const std::uint64_t block = request_.batch.first_block + b;
     const std::size_t length = row_length(ring, request_.batch, b);
-    sampler_.sample_row(request_.noise, Lane::kError0, block, ring.degree(), noise_.data());
+    sampler_.sample_row(words_, Lane::kError0, block, ring.degree(), noise_.data());
     bool valid = true;
     for (std::size_t l = 0; l < ring.prime_count; ++l) {
       const ExpandedColumns columns(ring.primes[l], ring.degree(), request_.public_key, static_cast<std::uint32_t>(l),
@@ -155,6 +165,7 @@ class PadMaker {
   const PadRequest<Word>& request_;
   Products products_;
   GaussianSampler sampler_;
+  PrivateWords words_;
   SecretBuffer<Word> row_;
   SecretBuffer<std::int32_t> noise_;
 };
@@ -169,7 +180,7 @@ void quantize_block(const MessageRequest<Word>& request, std::size_t b, SecretBu
 void make_pads(const PadRequest<Word>& request, Word* out) {
   if (request.ring->log_degree < kSmallestLogDegree) return scalar::table<Word>().make_pads(request, out);
   PadMaker pads(request);
-  RowFinisher rows(*request.ring, nullptr, {out, nullptr});
+  RowFinisher rows(*request.ring, Order::kStrided, nullptr, {out, nullptr});
   for (std::size_t b = 0; b < request.batch.blocks; ++b) pads.write(b, nullptr, 0, rows);
 }
 
@@ -181,13 +192,13 @@ bool encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& request) 
     SecretBuffer<Word> pad(ring.block_words());
     MessageAdder<Word> messages(request, table<Word>());
     for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-      RowFinisher rows(ring, nullptr, {pad.data(), nullptr});
+      RowFinisher rows(ring, Order::kStrided, nullptr, {pad.data(), nullptr});
       maker.write(b, nullptr, 0, rows);
       if (!messages.write(b, pad.data())) return false;
     }
     return true;
   }
-  RowFinisher rows(ring, request.incoming, request.out);
+  RowFinisher rows(ring, Order::kStrided, request.incoming, request.out);
   SecretBuffer<std::int32_t> message(ring.degree());
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     quantize_block(request, b, message);
@@ -201,7 +212,7 @@ bool encrypt_prepared(const Word* pads, const MessageRequest<Word>& request) {
   const Ring32& ring = *request.ring;
   SecretBuffer<std::int32_t> message(ring.degree());
   SecretBuffer<Word> last(ring.degree());
-  RowFinisher rows(ring, request.incoming, request.out);
+  RowFinisher rows(ring, Order::kAscending, request.incoming, request.out);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     const std::size_t length = row_length(ring, request.batch, b);
     const Word* pad = pads + block_offset(ring, b);
@@ -225,18 +236,20 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
   const bool simple = simple_message(request.message);
   const Products first(ring, request.public0, false), second(ring, request.public1, false);
   const GaussianSampler sampler(*request.error);
+  const PrivateWords words(request.noise);
   SecretBuffer<Word> ephemeral(degree), columns(degree), row(degree), base(ring.block_words());
   SecretBuffer<std::int32_t> draw(degree), noise0(degree), noise1(degree), message(degree);
   MessageAdder<Word> messages(request.message, table<Word>());
-  RowFinisher out0(ring, nullptr, request.message.out), out1(ring, nullptr, request.out1);
+  RowFinisher out0(ring, Order::kStrided, nullptr, request.message.out),
+      out1(ring, Order::kStrided, nullptr, request.out1);
   for (std::size_t b = 0; b < batch.blocks; ++b) {
     const std::uint64_t block = batch.first_block + b;
     const std::size_t length = row_length(ring, batch, b);
-    ternary(request.noise, Lane::kEphemeral, block, degree, draw.data());
-    sampler.sample_row(request.noise, Lane::kError0, block, degree, noise0.data());
-    sampler.sample_row(request.noise, Lane::kError1, block, degree, noise1.data());
+    ternary(words, Lane::kEphemeral, block, degree, draw.data());
+    sampler.sample_row(words, Lane::kError0, block, degree, noise0.data());
+    sampler.sample_row(words, Lane::kError1, block, degree, noise1.data());
     if (simple) quantize_block(request.message, b, message);
-    RowFinisher pad(ring, nullptr, {base.data(), nullptr});
+    RowFinisher pad(ring, Order::kStrided, nullptr, {base.data(), nullptr});
     RowFinisher& rows0 = simple ? out0 : pad;
     for (std::size_t l = 0; l < ring.prime_count; ++l) {
       const Prime32& prime = ring.primes[l];

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/avx512/lanes.hpp"
+#include "kernels/avx512/streams.hpp"
 #include "kernels/contract.hpp"
 
 namespace pppml::kernels::avx512 {
@@ -85,7 +86,8 @@ class GaussianSampler {
   explicit GaussianSampler(const GaussianTable& table) : table_(table), buckets_(table) {}
 
   // What KernelTable::gaussian returns.
-  void sample_row(PrivateStream source, Lane lane, std::uint64_t block, std::size_t count, std::int32_t* out) const;
+  void sample_row(const PrivateWords& source, Lane lane, std::uint64_t block, std::size_t count,
+                  std::int32_t* out) const;
 
  private:
   const GaussianTable& table_;

@@ -6,10 +6,17 @@
 
 namespace pppml::kernels::avx512 {
 
-void aes256_stream(const std::uint8_t* key, std::uint32_t selector, std::uint64_t block, std::uint64_t first,
+void Aes256KeyDelete::operator()(Aes256Key* key) const {
+  delete key;
+}
+
+Aes256KeyPointer make_aes256_key(const std::uint8_t* key) {
+  return Aes256KeyPointer(new Aes256Key(key));
+}
+
+void aes256_stream(const Aes256Key& key, std::uint32_t selector, std::uint64_t block, std::uint64_t first,
                    std::size_t count, std::uint32_t* out) {
-  const Aes256Key round_keys(key);
-  const Aes256 cipher(round_keys, selector, block);
+  const Aes256 cipher(key, selector, block);
   alignas(64) std::uint32_t words[kAesBatchWords];
   while (count > 0) {
     const std::size_t skip = first % kAesBatchWords;
