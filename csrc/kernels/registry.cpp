@@ -6,6 +6,9 @@
 
 #include "base/check.hpp"
 #include "kernels/scalar/fused.hpp"
+#if defined(PPPML_AVX2)
+#include "kernels/avx2/table.hpp"
+#endif
 #if defined(PPPML_AVX512)
 #include "kernels/avx512/table.hpp"
 #endif
@@ -23,6 +26,9 @@ struct Backend {
 constexpr Backend kBackends[] = {
 #if defined(PPPML_AVX512)
     {"avx512", avx512::supported, avx512::table<std::uint32_t>, avx512::table<std::uint64_t>},
+#endif
+#if defined(PPPML_AVX2)
+    {"avx2", avx2::supported, avx2::table<std::uint32_t>, avx2::table<std::uint64_t>},
 #endif
     {"scalar", [] { return true; }, scalar::table<std::uint32_t>, scalar::table<std::uint64_t>},
 };
