@@ -9,5 +9,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="fail unless this kernel backend (scalar, avx512) runs on this machine; may be repeated",
+        help="fail unless this kernel backend (scalar, avx2, avx512) runs on this machine; may be repeated",
     )

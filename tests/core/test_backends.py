@@ -52,28 +52,53 @@ def test_transforms(backend: str, log_degree: int, q: int) -> None:
             assert np.array_equal(primitives.ntt(q, log_degree, values, inverse, backend), expected)
 
 
+@pytest.mark.parametrize("cipher", ["chacha20", "aes256"])
 @pytest.mark.parametrize("backend", OTHERS)
-def test_streams(backend: str) -> None:
-    for first, count in ((0, 1), (0, 255), (0, 256), (0, 257), (16, 2048), (5, 700), (2**36, 512), (48, 1000)):
-        expected = primitives.stream(KEY, 7, 2**33 + 1, first, count, "scalar")
-        assert np.array_equal(primitives.stream(KEY, 7, 2**33 + 1, first, count, backend), expected)
-    for q in (2147389441, 1125899906826241):
-        for block in range(200):  # some with rejected candidates
-            expected = primitives.uniform(q, 11, KEY, 1, block, "scalar")
-            assert np.array_equal(primitives.uniform(q, 11, KEY, 1, block, backend), expected)
+def test_streams(backend: str, cipher: str) -> None:
+    for first, count in (
+        (0, 1),
+        (0, 127),
+        (0, 255),
+        (0, 256),
+        (0, 257),
+        (16, 2048),
+        (5, 700),
+        (2**36, 512),
+        (48, 1000),
+    ):
+        expected = primitives.stream(KEY, 7, 2**33 + 1, first, count, "scalar", cipher)
+        assert np.array_equal(primitives.stream(KEY, 7, 2**33 + 1, first, count, backend, cipher), expected)
+    for count in (3, 40, 250, 4096):
+        expected = primitives.ternary(KEY, 2, 9, count, "scalar", cipher)
+        assert np.array_equal(primitives.ternary(KEY, 2, 9, count, backend, cipher), expected)
 
 
+UNIFORM_ROWS = [(2147389441, 11, 200), (2147377153, 7, 200), (2147352577, 13, 9), (1125899906826241, 11, 200)]
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("q, log_degree, blocks", UNIFORM_ROWS)
+def test_uniform_rows(backend: str, q: int, log_degree: int, blocks: int) -> None:
+    for block in range(blocks):  # some with rejected candidates
+        expected = primitives.uniform(q, log_degree, KEY, 1, block, "scalar")
+        assert np.array_equal(primitives.uniform(q, log_degree, KEY, 1, block, backend), expected)
+
+
+# Rows of collective_error where a sample ties with a threshold; those of ChaCha20 stand in test_streams.py.
+TIES = {"chacha20": (28101, 51834, 102882, 150887), "aes256": (15337, 65363, 71058)}
+
+
+@pytest.mark.parametrize("cipher", ["chacha20", "aes256"])
 @pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("table", ["collective_error", "collective_secret", "error"])
-def test_gaussian(backend: str, table: str) -> None:
+def test_gaussian(backend: str, table: str, cipher: str) -> None:
     for count in (1, 100, 256, 2048, 4096):
-        for block in range(50):
-            expected = primitives.gaussian(table, KEY, 0, block, count, "scalar")
-            assert np.array_equal(primitives.gaussian(table, KEY, 0, block, count, backend), expected)
-    for block in (28101, 51834, 102882, 150887):  # known ties of collective_error (test_streams.py)
-        expected = primitives.gaussian(table, TIE_KEY, 0, block, 2048, "scalar")
-        assert np.array_equal(primitives.gaussian(table, TIE_KEY, 0, block, 2048, backend), expected)
-    assert np.array_equal(primitives.ternary(KEY, 2, 9, 4096, backend), primitives.ternary(KEY, 2, 9, 4096, "scalar"))
+        for block in range(20):
+            expected = primitives.gaussian(table, KEY, 0, block, count, "scalar", cipher)
+            assert np.array_equal(primitives.gaussian(table, KEY, 0, block, count, backend, cipher), expected)
+    for block in TIES[cipher]:
+        expected = primitives.gaussian(table, TIE_KEY, 0, block, 2048, "scalar", cipher)
+        assert np.array_equal(primitives.gaussian(table, TIE_KEY, 0, block, 2048, backend, cipher), expected)
 
 
 def vectors(params: pf.CkksParams) -> list[list[np.ndarray]]:
@@ -214,3 +239,28 @@ def run_parts(
     scheme.encrypt_prepared(pads, noise, reference, 0.3, pads, reference=[np.zeros(length, np.float32)])
     results["in place of its pads"] = pads
     return results
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("name", ["p31", "p62"])
+def test_quantising_less_a_reference_in_other_pieces(backend: str, rounding: Any, name: str) -> None:
+    params = pf.CkksParams.preset(name, parties=3, clip=1.0, keys="collective", rounding=rounding)
+    oracle, scheme = (_native.Scheme(params._checked, which, "aes256") for which in ("scalar", backend))
+    key = _native.StreamKey.from_bytes(KEY)
+    flat = np.random.default_rng(5).normal(0, 0.9, 2 * params.block_weights + 777)
+    flat[[3, 2048, 4000]] = [3e38, -3e38, 1e-40]
+    shift = np.roll(flat, 1) / 3
+    for cuts in ([], [1, 9, 2047, 2050]):
+        tensors = [piece.astype(np.float32) for piece in np.split(flat, cuts)]
+        halves, rest = np.split(shift, [1500])
+        for reference in ([shift.astype(np.float32)], [np.clip(halves, -9, 9).astype(np.float16), rest]):
+            expected = oracle.quantize(tensors, 1.0, reference=reference, rounding=key)
+            got = scheme.quantize(tensors, 1.0, reference=reference, rounding=key)
+            assert np.array_equal(got[0], expected[0])
+            assert got[1] == expected[1] > 0
+        broken = shift.astype(np.float32)
+        broken[[2061, 3000]] = np.inf
+        with pytest.raises(_native.NonFiniteError) as error:
+            scheme.quantize(tensors, 1.0, reference=[broken], rounding=key)
+        assert error.value.index == 2061
