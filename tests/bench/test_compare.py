@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from pppml_fast.bench import compare as gate
 from pppml_fast.bench.compare import compare, main, wire_bytes
-from pppml_fast.bench.instructions import COUNTED_CASES, count_instructions, object_cost
+from pppml_fast.bench.instructions import COUNTED_CASES, count_instructions, counted_cases, object_cost, why_not_counted
 from pppml_fast.bench.machine import describe_machine
 from pppml_fast.bench.workload import EXTRA_RUNS
 from pppml_fast.errors import ConfigError, DataError
@@ -62,8 +63,10 @@ def test_the_committed_baseline_is_whole_and_its_bytes_are_todays() -> None:
     baseline = json.loads(BASELINE.read_text())
     assert set(baseline) == {"machine", "instructions", "wire_bytes", "ratios"}
     assert baseline["wire_bytes"] == wire_bytes()
-    assert set(baseline["instructions"]["scalar"]) == set(COUNTED_CASES)
-    assert all(count > 1 for count in baseline["instructions"]["scalar"].values())
+    assert "scalar" in baseline["instructions"]
+    for backend, counts in baseline["instructions"].items():
+        assert set(counts) == set(counted_cases(backend))
+        assert all(count > 1 for count in counts.values())
     assert {case.partition(":")[2] for case in COUNTED_CASES} <= set(EXTRA_RUNS)
 
 
@@ -149,6 +152,18 @@ def test_counting_needs_valgrind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ConfigError, match="valgrind"):
         count_instructions("scalar")
+    assert why_not_counted("avx2") == "valgrind is not on the path"
+
+
+def test_it_says_why_a_backend_was_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert why_not_counted("avx512") == "valgrind does not know its instructions"
+    assert why_not_counted("avx2") == "this build or this processor lacks it"
+    new = changed(instructions={**OLD["instructions"], "avx2": {"p31/collective:encrypt": 50.0}})
+    texts = [finding.text for finding in compare(OLD, new) if not finding.failed]
+    assert "instructions of avx2 not compared: the baseline has none" in texts
+    assert counted_cases("scalar") == COUNTED_CASES
+    assert {case.partition("/")[0] for case in counted_cases("avx2")} == {"p31"}
 
 
 def test_the_machine_is_described_without_names() -> None:

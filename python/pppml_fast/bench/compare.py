@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pppml_fast as pf
-from pppml_fast.bench.instructions import count_instructions, counted_backends
+from pppml_fast.bench.instructions import count_instructions, counted_backends, why_not_counted
 from pppml_fast.bench.machine import describe_machine
 from pppml_fast.bench.ours import CLIP, PARTIES
 from pppml_fast.bench.rows import Report
@@ -88,7 +88,7 @@ def _compare_instructions(baseline: Mapping[str, Any], current: Mapping[str, Any
     for backend, cases in baseline["instructions"].items():
         counted = current["instructions"].get(backend)
         if counted is None:
-            findings.append(Finding(f"instructions of {backend} not compared: it cannot be counted here", False))
+            findings.append(Finding(f"instructions of {backend} not compared: {why_not_counted(backend)}", False))
             continue
         for case, old in cases.items():
             new = counted.get(case)
@@ -98,6 +98,8 @@ def _compare_instructions(baseline: Mapping[str, Any], current: Mapping[str, Any
             change = new / old - 1
             text = f"instructions per weight {backend} {case}: {old:.1f} -> {new:.1f} ({change:+.1%})"
             findings.append(Finding(text, change > INSTRUCTION_TOLERANCE))
+    for backend in current["instructions"].keys() - baseline["instructions"].keys():
+        findings.append(Finding(f"instructions of {backend} not compared: the baseline has none", False))
     return findings
 
 

@@ -19,7 +19,15 @@ from pppml_fast import _native
 from pppml_fast.bench.workload import EXTRA_RUNS
 from pppml_fast.errors import ConfigError, DataError
 
-__all__ = ["COUNTED_BACKENDS", "COUNTED_CASES", "count_instructions", "counted_backends", "object_cost"]
+__all__ = [
+    "COUNTED_BACKENDS",
+    "COUNTED_CASES",
+    "count_instructions",
+    "counted_backends",
+    "counted_cases",
+    "object_cost",
+    "why_not_counted",
+]
 
 COUNTED_BACKENDS = ("scalar", "avx2")
 COUNTED_CASES = (
@@ -48,15 +56,30 @@ def counted_backends() -> tuple[str, ...]:
     return tuple(name for name in COUNTED_BACKENDS if name in supported)
 
 
+def counted_cases(backend: str) -> tuple[str, ...]:
+    """The cases to count of ``backend``: not those of the sets in 64-bit words, which AVX2 leaves to ``scalar``."""
+    return tuple(case for case in COUNTED_CASES if backend == "scalar" or case.startswith("p31/"))
+
+
+def why_not_counted(backend: str) -> str:
+    """What keeps ``backend`` from being counted here; for backends that `counted_backends` leaves out."""
+    if shutil.which("valgrind") is None:
+        return "valgrind is not on the path"
+    if backend not in COUNTED_BACKENDS:
+        return "valgrind does not know its instructions"
+    return "this build or this processor lacks it"
+
+
 def count_instructions(
-    backend: str, cases: Sequence[str] = COUNTED_CASES, progress: Callable[[str], None] = lambda text: None
+    backend: str, cases: Sequence[str] | None = None, progress: Callable[[str], None] = lambda text: None
 ) -> dict[str, float]:
-    """Instructions per weight of each ``SETTING:OPERATION``, on one thread.
+    """Instructions per weight of each ``SETTING:OPERATION``, by default the backend's counted cases, on one thread.
 
     Raises ConfigError without valgrind, DataError when the counted program fails.
     """
     if shutil.which("valgrind") is None:
         raise ConfigError("instructions are counted by valgrind, which is not on the path; install it")
+    cases = counted_cases(backend) if cases is None else cases
     progress(f"{backend}: everything once")
     once = _run(backend, "none", cases)
     found = {}
