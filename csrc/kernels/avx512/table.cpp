@@ -9,6 +9,7 @@
 #include "kernels/avx512/encryption32.hpp"
 #include "kernels/avx512/expansion32.hpp"
 #include "kernels/avx512/streams.hpp"
+#include "kernels/avx512/sums32.hpp"
 #include "kernels/avx512/transform32.hpp"
 #include "kernels/avx512/vaes.hpp"
 #include "kernels/rows.hpp"
@@ -33,46 +34,6 @@ void checked_inverse_ntt(const Prime32& prime, unsigned log_degree, Word* values
 void checked_forward_ntt(const Prime32& prime, unsigned log_degree, Word* values) {
   if (too_small(log_degree)) return scalar::table<Word>().forward_ntt(prime, log_degree, values);
   forward_ntt(prime, log_degree, values);
-}
-
-void add(const AddRequest<Word>& request) {
-  const Ring32& ring = *request.ring;
-  for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-    const std::size_t length = row_length(ring, request.batch, b);
-    for (std::size_t l = 0; l < ring.prime_count; ++l) {
-      const Vector q = broadcast(ring.primes[l].modulus);
-      const std::size_t start = block_offset(ring, b) + l * length;
-      for_lanes(length, [&](std::size_t k, __mmask16 lanes) {
-        Vector sum = load_part(request.inputs[0] + start + k, lanes);
-        for (std::size_t i = 1; i < request.count; ++i) {
-          sum = add_mod(sum, load_part(request.inputs[i] + start + k, lanes), q);
-        }
-        _mm512_mask_storeu_epi32(request.out + start + k, lanes, sum);
-      });
-    }
-  }
-}
-
-bool hop(const HopRequest<Word>& request) {
-  const Ring32& ring = *request.ring;
-  Buffer<Word> row(ring.degree());
-  std::size_t at = 0;
-  for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-    const std::size_t length = row_length(ring, request.batch, b);
-    for (std::size_t l = 0; l < ring.prime_count; ++l) {
-      const Prime32& prime = ring.primes[l];
-      const Vector q = broadcast(prime.modulus);
-      const Word* mine = request.mine + block_offset(ring, b) + l * length;
-      if (!unpack_row(prime, request.in + at, length, row.data())) return false;
-      for_lanes(length, [&](std::size_t k, __mmask16 lanes) {
-        const Vector sum = add_mod(load_part(row.data() + k, lanes), load_part(mine + k, lanes), q);
-        _mm512_mask_storeu_epi32(row.data() + k, lanes, sum);
-      });
-      pack_row(prime, row.data(), length, request.out + at);
-      at += (length * prime.bits + 7) / 8;
-    }
-  }
-  return true;
 }
 
 // One prime, phases within 31 bits: the quotient by delta is estimated in float32 (off by at most one, since it stays
