@@ -8,13 +8,13 @@
 #include "kernels/avx512/codec32.hpp"
 #include "kernels/avx512/encryption32.hpp"
 #include "kernels/avx512/expansion32.hpp"
+#include "kernels/avx512/opening32.hpp"
 #include "kernels/avx512/streams.hpp"
 #include "kernels/avx512/sums32.hpp"
 #include "kernels/avx512/transform32.hpp"
 #include "kernels/avx512/vaes.hpp"
 #include "kernels/rows.hpp"
 #include "kernels/scalar/fused.hpp"
-#include "kernels/scalar/opening.hpp"
 
 namespace pppml::kernels::avx512 {
 namespace {
@@ -34,41 +34,6 @@ void checked_inverse_ntt(const Prime32& prime, unsigned log_degree, Word* values
 void checked_forward_ntt(const Prime32& prime, unsigned log_degree, Word* values) {
   if (too_small(log_degree)) return scalar::table<Word>().forward_ntt(prime, log_degree, values);
   forward_ntt(prime, log_degree, values);
-}
-
-// One prime, phases within 31 bits: the quotient by delta is estimated in float32 (off by at most one, since it stays
-// below 2^23) and put right by its exact remainder.
-void round_simple_phases(const OpenRequest<Word>& request, std::size_t b, std::size_t length, const Word* row,
-                         std::int64_t* out) {
-  const Word modulus = request.ring->primes[0].modulus;
-  const auto delta_word = static_cast<std::uint32_t>(request.delta);
-  const Vector q = broadcast(modulus), half_q = broadcast(modulus / 2), one = broadcast(1);
-  const Vector delta = broadcast(delta_word), half = broadcast(delta_word / 2);
-  const Vector negative_half = _mm512_sub_epi32(_mm512_setzero_si512(), half);
-  const __m512 inverse = _mm512_set1_ps(1.0f / static_cast<float>(request.delta));
-  Vector largest = _mm512_setzero_si512(), squares = _mm512_setzero_si512();
-  for_lanes(length, [&](std::size_t k, __mmask16 lanes) {
-    const Vector r = load_part(row + k, lanes);
-    const Vector phase = _mm512_mask_sub_epi32(r, _mm512_cmpgt_epu32_mask(r, half_q), r, q);
-    Vector m = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(phase), inverse));
-    Vector residual = _mm512_sub_epi32(phase, _mm512_mullo_epi32(m, delta));
-    const __mmask16 low = _mm512_cmpgt_epi32_mask(residual, half);
-    const __mmask16 high = _mm512_cmplt_epi32_mask(residual, negative_half);
-    m = _mm512_mask_add_epi32(m, low, m, one);
-    m = _mm512_mask_sub_epi32(m, high, m, one);
-    residual = _mm512_mask_sub_epi32(residual, low, residual, delta);
-    residual = _mm512_mask_add_epi32(residual, high, residual, delta);
-    largest = _mm512_max_epi32(largest, _mm512_abs_epi32(residual));
-    const Vector odd = _mm512_srli_epi64(residual, 32);
-    squares = _mm512_add_epi64(squares, _mm512_mul_epi32(residual, residual));
-    squares = _mm512_add_epi64(squares, _mm512_mul_epi32(odd, odd));
-    _mm512_mask_storeu_epi64(out + k, static_cast<__mmask8>(lanes), _mm512_cvtepi32_epi64(_mm512_castsi512_si256(m)));
-    _mm512_mask_storeu_epi64(out + k + 8, static_cast<__mmask8>(lanes >> 8),
-                             _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64(m, 1)));
-  });
-  scalar::report_residuals(request.report, request.batch.first_block + b, _mm512_reduce_max_epi32(largest),
-                           static_cast<double>(_mm512_reduce_add_epi64(squares)),
-                           residual_limit(request.variance, length));
 }
 
 // c0 + INTT(c1 * s), row by row; false on an invalid residue.
@@ -132,12 +97,9 @@ class PhaseMaker {
 void open(const OpenRequest<Word>& request) {
   const Ring32& ring = *request.ring;
   if (too_small(ring.log_degree)) return scalar::table<Word>().open(request);
-  constexpr std::int64_t kLargestSum = std::int64_t{1} << 22;
-  const bool simple =
-      ring.prime_count == 1 && request.delta % 2 == 1 && ring.primes[0].modulus / request.delta < kLargestSum;
   SecretBuffer<Word> rows(ring.block_words());
-  SecretBuffer<std::int64_t> coefficients(ring.degree());
   PhaseMaker phases(request);
+  PhaseRounder rounder(request);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     const std::size_t length = row_length(ring, request.batch, b);
     for (std::size_t l = 0; l < ring.prime_count; ++l) {
@@ -146,13 +108,7 @@ void open(const OpenRequest<Word>& request) {
         return;
       }
     }
-    if (simple) {
-      round_simple_phases(request, b, length, rows.data(), coefficients.data());
-    } else {
-      scalar::round_phases(request, b, length, rows.data(), coefficients.data());
-    }
-    scalar::store_values(request.out, ring.degree() * request.out.values_per_coefficient, b, length,
-                         coefficients.data());
+    rounder.write(b, length, rows.data());
   }
 }
 
