@@ -1,12 +1,9 @@
-// Quantising float32 tensors, and packing rows of 31-bit residues.
+// Packing rows of 31-bit residues.
 #pragma once
 
 #include "kernels/contract.hpp"
 
 namespace pppml::kernels::avx512 {
-
-// Quantised values [first, first + count) as int32, zero past the end of the tensors. For single precision codecs.
-void quantize32(const Message& message, std::size_t first, std::size_t count, std::int32_t* out);
 
 void pack_row(const PrimeTable<std::uint32_t>& prime, const std::uint32_t* in, std::size_t count, std::uint8_t* out);
 

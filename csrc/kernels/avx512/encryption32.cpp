@@ -1,16 +1,15 @@
 #include "kernels/avx512/encryption32.hpp"
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
 #include "base/buffer.hpp"
-#include "kernels/avx512/codec32.hpp"
 #include "kernels/avx512/expansion32.hpp"
 #include "kernels/avx512/finisher32.hpp"
 #include "kernels/avx512/gaussian.hpp"
+#include "kernels/avx512/messages32.hpp"
 #include "kernels/avx512/streams.hpp"
-#include "kernels/avx512/table.hpp"
-#include "kernels/messages.hpp"
 #include "kernels/scalar/fused.hpp"
 
 namespace pppml::kernels::avx512 {
@@ -39,14 +38,6 @@ class Products {
   std::vector<std::unique_ptr<ColumnFactor>> factors_;
 };
 
-// Messages of one value per coefficient under a single prime stay within (-Q/2, Q/2), so they fit 32 bits with the
-// error.
-bool simple_message(const MessageRequest<Word>& request) {
-  const Codec& codec = *request.message.codec;
-  return codec.single_precision && codec.values_per_coefficient == 1 && request.ring->prime_count == 1 &&
-         request.ring->log_degree >= kSmallestLogDegree;
-}
-
 // Everything a block of pads needs; made once per request.
 class PadMaker {
  public:
@@ -58,8 +49,8 @@ class PadMaker {
         row_(request.ring->degree()),
         noise_(request.ring->degree()) {}
 
-  // Block b, `message` quantised values or null.
-  bool write(std::size_t b, const std::int32_t* message, std::int64_t delta, RowFinisher& out) {
+  // Block b onto L rows of N integers that count `scale` each, or none.
+  bool write(std::size_t b, const std::int32_t* message, std::int64_t scale, RowFinisher& out) {
     const Ring32& ring = *request_.ring;
     const std::uint64_t block = request_.batch.first_block + b;
     const std::size_t length = row_length(ring, request_.batch, b);
@@ -68,10 +59,11 @@ class PadMaker {
     for (std::size_t l = 0; l < ring.prime_count; ++l) {
       const ExpandedColumns columns(ring.primes[l], ring.degree(), request_.public_key, static_cast<std::uint32_t>(l),
                                     block);
-      out.begin(ring.primes[l], ring.degree(), length, noise_.data(), message, delta);
+      out.begin(ring.primes[l], ring.degree(), length, noise_.data(), message, scale);
       products_.transform(l).inverse(products_.factor(l), columns, row_.data(),
                                      [&](std::size_t k, Vector v) { out.take(k, v); });
       valid &= out.end();
+      if (message != nullptr) message += ring.degree();
     }
     return valid;
   }
@@ -84,11 +76,6 @@ class PadMaker {
   SecretBuffer<Word> row_;
   SecretBuffer<std::int32_t> noise_;
 };
-
-void quantize_block(const MessageRequest<Word>& request, std::size_t b, SecretBuffer<std::int32_t>& out) {
-  const std::size_t first = (request.batch.first_block + b) * request.ring->degree();
-  quantize32(request.message, first, row_length(*request.ring, request.batch, b), out.data());
-}
 
 }  // namespace
 
@@ -103,42 +90,34 @@ bool encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& request) 
   const Ring32& ring = *pads.ring;
   if (ring.log_degree < kSmallestLogDegree) return scalar::table<Word>().encrypt(pads, request);
   PadMaker maker(pads);
-  if (!simple_message(request)) {
-    SecretBuffer<Word> pad(ring.block_words());
-    MessageAdder<Word> messages(request, table<Word>());
-    for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-      RowFinisher rows(ring, Order::kStrided, nullptr, {pad.data(), nullptr});
-      maker.write(b, nullptr, 0, rows);
-      if (!messages.write(b, pad.data())) return false;
-    }
-    return true;
-  }
+  MessageEncoder messages(request);
   RowFinisher rows(ring, Order::kStrided, request.incoming, request.out);
-  SecretBuffer<std::int32_t> message(ring.degree());
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-    quantize_block(request, b, message);
-    if (!maker.write(b, message.data(), request.message.codec->delta, rows)) return false;
+    if (!maker.write(b, messages.encode(b), messages.scale(), rows)) return false;
   }
   return true;
 }
 
 bool encrypt_prepared(const Word* pads, const MessageRequest<Word>& request) {
-  if (!simple_message(request)) return scalar::table<Word>().encrypt_prepared(pads, request);
   const Ring32& ring = *request.ring;
-  SecretBuffer<std::int32_t> message(ring.degree());
-  SecretBuffer<Word> last(ring.degree());
+  if (ring.log_degree < kSmallestLogDegree) return scalar::table<Word>().encrypt_prepared(pads, request);
+  const std::size_t degree = ring.degree();
+  MessageEncoder messages(request);
+  SecretBuffer<Word> last(degree);
   RowFinisher rows(ring, Order::kAscending, request.incoming, request.out);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     const std::size_t length = row_length(ring, request.batch, b);
-    const Word* pad = pads + block_offset(ring, b);
-    if (length < ring.degree()) {
-      std::copy(pad, pad + length, last.data());
-      pad = last.data();
+    const std::int32_t* message = messages.encode(b);
+    for (std::size_t l = 0; l < ring.prime_count; ++l, message += degree) {
+      const Word* pad = pads + block_offset(ring, b) + l * length;
+      if (length < degree) {
+        std::copy(pad, pad + length, last.data());
+        pad = last.data();
+      }
+      rows.begin(ring.primes[l], degree, length, nullptr, message, messages.scale());
+      for (std::size_t k = 0; k < length; k += kLanes) rows.take(k, load(pad + k));
+      if (!rows.end()) return false;
     }
-    quantize_block(request, b, message);
-    rows.begin(ring.primes[0], ring.degree(), length, nullptr, message.data(), request.message.codec->delta);
-    for (std::size_t k = 0; k < length; k += kLanes) rows.take(k, load(pad + k));
-    if (!rows.end()) return false;
   }
   return true;
 }
@@ -148,13 +127,12 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
   const Batch& batch = request.message.batch;
   if (ring.log_degree < kSmallestLogDegree) return scalar::table<Word>().encrypt_public(request);
   const std::size_t degree = ring.degree();
-  const bool simple = simple_message(request.message);
   const Products first(ring, request.public0, false), second(ring, request.public1, false);
   const GaussianSampler sampler(*request.error);
   const PrivateWords words(request.noise);
-  SecretBuffer<Word> ephemeral(degree), columns(degree), row(degree), base(ring.block_words());
-  SecretBuffer<std::int32_t> draw(degree), noise0(degree), noise1(degree), message(degree);
-  MessageAdder<Word> messages(request.message, table<Word>());
+  SecretBuffer<Word> ephemeral(degree), columns(degree), row(degree);
+  SecretBuffer<std::int32_t> draw(degree), noise0(degree), noise1(degree);
+  MessageEncoder messages(request.message);
   RowFinisher out0(ring, Order::kStrided, nullptr, request.message.out),
       out1(ring, Order::kStrided, nullptr, request.out1);
   for (std::size_t b = 0; b < batch.blocks; ++b) {
@@ -163,9 +141,7 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
     ternary(words, Lane::kEphemeral, block, degree, draw.data());
     sampler.sample_row(words, Lane::kError0, block, degree, noise0.data());
     sampler.sample_row(words, Lane::kError1, block, degree, noise1.data());
-    if (simple) quantize_block(request.message, b, message);
-    RowFinisher pad(ring, Order::kStrided, nullptr, {base.data(), nullptr});
-    RowFinisher& rows0 = simple ? out0 : pad;
+    const std::int32_t* message = messages.encode(b);
     for (std::size_t l = 0; l < ring.prime_count; ++l) {
       const Prime32& prime = ring.primes[l];
       const Vector q = broadcast(prime.modulus);
@@ -183,13 +159,11 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
                                       [&](std::size_t k, Vector v) { rows.take(k, v); });
         rows.end();
       };
-      rows0.begin(prime, degree, length, noise0.data(), simple ? message.data() : nullptr,
-                  request.message.message.codec->delta);
-      multiply(first, rows0);
+      out0.begin(prime, degree, length, noise0.data(), message + l * degree, messages.scale());
+      multiply(first, out0);
       out1.begin(prime, degree, degree, noise1.data(), nullptr, 0);
       multiply(second, out1);
     }
-    if (!simple) messages.write(b, base.data());
   }
 }
 

@@ -22,17 +22,17 @@ class RowFinisher {
               const RowsOut<std::uint32_t>& out)
       : order_(order), incoming_(incoming), out_(out), row_(ring.degree()), scratch_(ring.degree()) {}
 
-  // noise: int32 or null; message: quantised values that count delta each, or null. Rows of N residues of a 31-bit
+  // noise: int32 or null; message: integers that count `scale` each, or null. Rows of N residues of a 31-bit
   // prime go straight to their place.
   void begin(const PrimeTable<std::uint32_t>& prime, std::size_t degree, std::size_t length, const std::int32_t* noise,
-             const std::int32_t* message, std::int64_t delta) {
+             const std::int32_t* message, std::int64_t scale) {
     prime_ = &prime;
     length_ = length;
     noise_ = noise;
     message_ = message;
     direct_ = length == degree && prime.bits == kPackedBits;
     modulus_ = broadcast(prime.modulus);
-    delta_ = broadcast(static_cast<std::uint32_t>(delta));
+    scale_ = broadcast(static_cast<std::uint32_t>(scale));
   }
 
   void take(std::size_t k, Vector residues) {
@@ -40,7 +40,7 @@ class RowFinisher {
     if (noise_ != nullptr || message_ != nullptr) {
       Vector small = noise_ == nullptr ? _mm512_setzero_si512() : _mm512_loadu_si512(noise_ + k);
       if (message_ != nullptr) {
-        small = _mm512_add_epi32(small, _mm512_mullo_epi32(_mm512_loadu_si512(message_ + k), delta_));
+        small = _mm512_add_epi32(small, _mm512_mullo_epi32(_mm512_loadu_si512(message_ + k), scale_));
       }
       sum = add_mod(sum, from_signed(small, modulus_), modulus_);
     }
@@ -95,7 +95,7 @@ class RowFinisher {
   const std::int32_t* noise_ = nullptr;
   const std::int32_t* message_ = nullptr;
   bool direct_ = false;
-  Vector modulus_{}, delta_{}, largest_{};
+  Vector modulus_{}, scale_{}, largest_{};
 };
 
 }  // namespace pppml::kernels::avx512

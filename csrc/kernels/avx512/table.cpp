@@ -9,6 +9,7 @@
 #include "kernels/avx512/encryption32.hpp"
 #include "kernels/avx512/expansion32.hpp"
 #include "kernels/avx512/opening32.hpp"
+#include "kernels/avx512/quantizer.hpp"
 #include "kernels/avx512/streams.hpp"
 #include "kernels/avx512/sums32.hpp"
 #include "kernels/avx512/transform32.hpp"
@@ -122,6 +123,7 @@ KernelTable<Word> make_table() {
   t.uniform = uniform;
   t.gaussian = gaussian;
   t.ternary = ternary;
+  t.quantize = quantize;
   t.pack_row = pack_row;
   t.unpack_row = unpack_row;
   t.make_pads = make_pads;
@@ -153,6 +155,7 @@ const KernelTable<std::uint64_t>& table() {
   static const KernelTable<std::uint64_t> kTable = [] {
     KernelTable<std::uint64_t> t = scalar::table<std::uint64_t>();
     t.name = "avx512";
+    t.quantize = quantize;
     return t;
   }();
   return kTable;
