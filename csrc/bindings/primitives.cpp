@@ -1,6 +1,11 @@
 // The kernels' primitives, for the tests' oracle and for benchmarks.
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <tuple>
+
 #include "base/parallel.hpp"
 #include "bindings/arrays.hpp"
 #include "bindings/register.hpp"
@@ -99,6 +104,58 @@ Small ternary(const py::bytes& key, std::uint32_t lane, std::uint64_t block, std
   return out;
 }
 
+// Tensors whose rows lie apart: a list of (tensor, rows, row length, row stride), the last three in elements.
+class StridedTensors {
+ public:
+  explicit StridedTensors(const py::list& items) {
+    for (const py::handle& item : items) {
+      const auto parts = item.cast<std::tuple<py::object, std::size_t, std::size_t, std::size_t>>();
+      py::list one;
+      one.append(std::get<0>(parts));
+      tensors_.push_back(std::make_unique<Tensors>(one));
+      const std::size_t rows = std::get<1>(parts), length = std::get<2>(parts), stride = std::get<3>(parts);
+      require(rows == 0 || (length > 0 && (rows - 1) * stride + length <= tensors_.back()->length()), rows, " rows of ",
+              length, " elements, ", stride, " apart, do not fit a tensor of ", tensors_.back()->length());
+      kernels::TensorSpan span = tensors_.back()->list().spans[0];
+      span.length = rows * length;
+      span.row_length = std::max<std::size_t>(length, 1);
+      span.row_stride = stride;
+      spans_.push_back(span);
+    }
+  }
+  kernels::TensorList list() const { return {spans_.data(), spans_.size()}; }
+
+ private:
+  std::vector<std::unique_ptr<Tensors>> tensors_;
+  std::vector<kernels::TensorSpan> spans_;
+};
+
+// Rounds stochastically where there is a key. Returns (values, how many were clipped, first that is NaN or Inf or
+// None).
+py::tuple quantize(const py::list& tensors, const py::list& reference, double clip, double multiplier,
+                   bool single_precision, std::size_t block_values, std::size_t first, std::size_t count,
+                   const std::optional<py::bytes>& key, const std::string& cipher, unsigned word_bits,
+                   const std::string& backend) {
+  const StridedTensors given(tensors), subtracted(reference);
+  kernels::Codec codec{};
+  codec.clip = clip;
+  codec.multiplier = multiplier;
+  codec.single_precision = single_precision;
+  codec.rounding = key ? kernels::Rounding::kStochastic : kernels::Rounding::kNearest;
+  codec.values_per_coefficient = 1;
+  codec.block_values = block_values;
+  const kernels::PrivateStream rounding = key ? stream_of(*key, cipher) : kernels::PrivateStream{};
+  kernels::QuantizeReport report;
+  const kernels::Message message{&codec, given.list(), subtracted.list(), rounding, &report};
+  Integers out(static_cast<py::ssize_t>(count));
+  const std::string name = kernels::choose_backend(backend);
+  const auto run =
+      word_bits == 32 ? kernels::kernels<std::uint32_t>(name).quantize : kernels::kernels<std::uint64_t>(name).quantize;
+  run(message, first, count, out.mutable_data());
+  const bool finite = report.first_non_finite == UINT64_MAX;
+  return py::make_tuple(out, report.clipped, finite ? py::object(py::none()) : py::int_(report.first_non_finite));
+}
+
 }  // namespace
 
 void register_primitives(py::module_& module) {
@@ -119,6 +176,10 @@ void register_primitives(py::module_& module) {
                  py::arg("count"), py::arg("backend") = "", py::arg("cipher") = "chacha20");
   primitives.def("ternary", &ternary, py::arg("key"), py::arg("lane"), py::arg("block"), py::arg("count"),
                  py::arg("backend") = "", py::arg("cipher") = "chacha20");
+  primitives.def("quantize", &quantize, py::arg("tensors"), py::arg("reference"), py::kw_only(), py::arg("clip"),
+                 py::arg("multiplier"), py::arg("single_precision"), py::arg("block_values"), py::arg("first"),
+                 py::arg("count"), py::arg("key") = py::none(), py::arg("cipher") = "chacha20",
+                 py::arg("word_bits") = 32, py::arg("backend") = "");
   primitives.def("residual_limit", &kernels::residual_limit, py::arg("variance"), py::arg("coefficients"));
 }
 

@@ -221,6 +221,22 @@ class primitives:
         key: bytes, lane: int, block: int, count: int, backend: str = "", cipher: str = "chacha20"
     ) -> NDArray[np.int32]: ...
     @staticmethod
+    def quantize(
+        tensors: Sequence[tuple[Any, int, int, int]],
+        reference: Sequence[tuple[Any, int, int, int]],
+        *,
+        clip: float,
+        multiplier: float,
+        single_precision: bool,
+        block_values: int,
+        first: int,
+        count: int,
+        key: bytes | None = None,
+        cipher: str = "chacha20",
+        word_bits: int = 32,
+        backend: str = "",
+    ) -> tuple[NDArray[np.int64], int, int | None]: ...
+    @staticmethod
     def residual_limit(variance: float, coefficients: int) -> float: ...
     @staticmethod
     def add_loop(inputs: Sequence[NDArray[np.uint32]], out: NDArray[np.uint32]) -> None: ...
