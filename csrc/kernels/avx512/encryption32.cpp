@@ -1,14 +1,13 @@
 #include "kernels/avx512/encryption32.hpp"
 
 #include <algorithm>
-#include <memory>
-#include <vector>
 
 #include "base/buffer.hpp"
 #include "kernels/avx512/expansion32.hpp"
 #include "kernels/avx512/finisher32.hpp"
 #include "kernels/avx512/gaussian.hpp"
 #include "kernels/avx512/messages32.hpp"
+#include "kernels/avx512/products32.hpp"
 #include "kernels/avx512/streams.hpp"
 #include "kernels/scalar/fused.hpp"
 
@@ -18,25 +17,16 @@ namespace {
 using Word = std::uint32_t;
 using Ring32 = RingTable<Word>;
 
-// A transform and a constant factor for every prime of a ring.
-class Products {
- public:
-  Products(const Ring32& ring, const Multiplier<Word>& factor, bool negative) {
-    for (std::size_t l = 0; l < ring.prime_count; ++l) {
-      const std::size_t at = l * ring.degree();
-      transforms_.push_back(std::make_unique<Transform32>(ring.primes[l], ring.log_degree));
-      factors_.push_back(std::make_unique<ColumnFactor>(ring.primes[l], ring.degree(), factor.values + at,
-                                                        factor.companions + at, negative));
-    }
+// The forward transform of a row, which is overwritten, as columns in memory.
+__attribute__((noinline)) void to_columns(const Transform32& transform, Word* row, Word* columns) {
+  transform.forward_first(row);
+  for (std::size_t chunk = 0; chunk < transform.chunks(); ++chunk) {
+    Vector x[kLanes];
+    transform.forward_columns(chunk, row, x);
+#pragma GCC unroll 16
+    for (std::size_t w = 0; w < kLanes; ++w) store(columns + chunk * kChunk + w * kLanes, x[w]);
   }
-
-  const Transform32& transform(std::size_t l) const { return *transforms_[l]; }
-  const ColumnFactor& factor(std::size_t l) const { return *factors_[l]; }
-
- private:
-  std::vector<std::unique_ptr<Transform32>> transforms_;
-  std::vector<std::unique_ptr<ColumnFactor>> factors_;
-};
+}
 
 // Everything a block of pads needs; made once per request.
 class PadMaker {
@@ -82,7 +72,7 @@ class PadMaker {
 void make_pads(const PadRequest<Word>& request, Word* out) {
   if (request.ring->log_degree < kSmallestLogDegree) return scalar::table<Word>().make_pads(request, out);
   PadMaker pads(request);
-  RowFinisher rows(*request.ring, Order::kStrided, nullptr, {out, nullptr});
+  RowFinisher rows(*request.ring, Order::kStrided, {}, {out, nullptr});
   for (std::size_t b = 0; b < request.batch.blocks; ++b) pads.write(b, nullptr, 0, rows);
 }
 
@@ -91,7 +81,7 @@ bool encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& request) 
   if (ring.log_degree < kSmallestLogDegree) return scalar::table<Word>().encrypt(pads, request);
   PadMaker maker(pads);
   MessageEncoder messages(request);
-  RowFinisher rows(ring, Order::kStrided, request.incoming, request.out);
+  RowFinisher rows(ring, Order::kStrided, {nullptr, request.incoming}, request.out);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     if (!maker.write(b, messages.encode(b), messages.scale(), rows)) return false;
   }
@@ -104,7 +94,7 @@ bool encrypt_prepared(const Word* pads, const MessageRequest<Word>& request) {
   const std::size_t degree = ring.degree();
   MessageEncoder messages(request);
   SecretBuffer<Word> last(degree);
-  RowFinisher rows(ring, Order::kAscending, request.incoming, request.out);
+  RowFinisher rows(ring, Order::kAscending, {nullptr, request.incoming}, request.out);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     const std::size_t length = row_length(ring, request.batch, b);
     const std::int32_t* message = messages.encode(b);
@@ -133,8 +123,7 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
   SecretBuffer<Word> ephemeral(degree), columns(degree), row(degree);
   SecretBuffer<std::int32_t> draw(degree), noise0(degree), noise1(degree);
   MessageEncoder messages(request.message);
-  RowFinisher out0(ring, Order::kStrided, nullptr, request.message.out),
-      out1(ring, Order::kStrided, nullptr, request.out1);
+  RowFinisher out0(ring, Order::kStrided, {}, request.message.out), out1(ring, Order::kStrided, {}, request.out1);
   for (std::size_t b = 0; b < batch.blocks; ++b) {
     const std::uint64_t block = batch.first_block + b;
     const std::size_t length = row_length(ring, batch, b);
@@ -148,9 +137,7 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
       for (std::size_t k = 0; k < degree; k += kLanes) {
         store(ephemeral.data() + k, from_signed(_mm512_loadu_si512(draw.data() + k), q));
       }
-      first.transform(l).forward(ephemeral.data(), [&](std::size_t chunk, const Vector* x) {
-        for (std::size_t w = 0; w < kLanes; ++w) store(columns.data() + chunk * kChunk + w * kLanes, x[w]);
-      });
+      to_columns(first.transform(l), ephemeral.data(), columns.data());
       const auto multiply = [&](const Products& products, RowFinisher& rows) {
         const auto source = [&](std::size_t chunk, Vector* x) {
           for (std::size_t w = 0; w < kLanes; ++w) x[w] = load(columns.data() + chunk * kChunk + w * kLanes);

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "base/buffer.hpp"
-#include "kernels/avx512/codec32.hpp"
 #include "kernels/avx512/packing32.hpp"
 #include "kernels/contract.hpp"
 
@@ -18,9 +17,12 @@ enum class Order { kAscending, kStrided };
 // residues k .. k + 15 for every k once.
 class RowFinisher {
  public:
-  RowFinisher(const RingTable<std::uint32_t>& ring, Order order, const std::uint8_t* incoming,
+  RowFinisher(const RingTable<std::uint32_t>& ring, Order order, const RowsIn<std::uint32_t>& incoming,
               const RowsOut<std::uint32_t>& out)
       : order_(order), incoming_(incoming), out_(out), row_(ring.degree()), scratch_(ring.degree()) {}
+
+  // Puts the next row elsewhere.
+  void redirect(std::uint32_t* words) { out_ = {words, nullptr}; }
 
   // noise: int32 or null; message: integers that count `scale` each, or null. Rows of N residues of a 31-bit
   // prime go straight to their place.
@@ -45,8 +47,9 @@ class RowFinisher {
       sum = add_mod(sum, from_signed(small, modulus_), modulus_);
     }
     if (!direct_) return store(row_.data() + k, sum);
-    if (incoming_ != nullptr) {
-      const Vector added = unpack16(incoming_ + k / kLanes * kPackedBytes);
+    if (incoming_.words != nullptr) sum = add_mod(sum, load(incoming_.words + k), modulus_);
+    if (incoming_.packed != nullptr) {
+      const Vector added = unpack16(incoming_.packed + k / kLanes * kPackedBytes);
       largest_ = _mm512_max_epu32(largest_, added);
       sum = add_mod(sum, added, modulus_);
     }
@@ -65,7 +68,8 @@ class RowFinisher {
     } else {
       valid = finish_row();
     }
-    if (incoming_ != nullptr) incoming_ += bytes;
+    if (incoming_.words != nullptr) incoming_.words += length_;
+    if (incoming_.packed != nullptr) incoming_.packed += bytes;
     if (out_.words != nullptr) out_.words += length_;
     if (out_.packed != nullptr) out_.packed += bytes;
     return valid;
@@ -76,10 +80,14 @@ class RowFinisher {
 
   bool finish_row() {
     std::uint32_t* target = out_.words != nullptr ? out_.words : row_.data();
-    if (incoming_ != nullptr && !unpack_row(*prime_, incoming_, length_, scratch_.data())) return false;
+    const std::uint32_t* added = incoming_.words;
+    if (incoming_.packed != nullptr) {
+      if (!unpack_row(*prime_, incoming_.packed, length_, scratch_.data())) return false;
+      added = scratch_.data();
+    }
     for_lanes(length_, [&](std::size_t k, __mmask16 lanes) {
       Vector sum = load_part(row_.data() + k, lanes);
-      if (incoming_ != nullptr) sum = add_mod(sum, load_part(scratch_.data() + k, lanes), modulus_);
+      if (added != nullptr) sum = add_mod(sum, load_part(added + k, lanes), modulus_);
       _mm512_mask_storeu_epi32(target + k, lanes, sum);
     });
     if (out_.packed != nullptr) pack_row(*prime_, target, length_, out_.packed);
@@ -87,7 +95,7 @@ class RowFinisher {
   }
 
   Order order_;
-  const std::uint8_t* incoming_;
+  RowsIn<std::uint32_t> incoming_;
   RowsOut<std::uint32_t> out_;
   SecretBuffer<std::uint32_t> row_, scratch_;
   const PrimeTable<std::uint32_t>* prime_ = nullptr;

@@ -1,7 +1,8 @@
-// Sixteen 31-bit residues as 62 bytes of the wire, and back.
+// Rows of residues on the wire, and sixteen 31-bit residues as 62 bytes of it.
 #pragma once
 
 #include "kernels/avx512/lanes.hpp"
+#include "kernels/contract.hpp"
 
 namespace pppml::kernels::avx512 {
 
@@ -32,5 +33,9 @@ inline Vector unpack16(const std::uint8_t* in) {
   const Vector items = _mm512_or_si512(_mm512_sllv_epi64(bytes, left), _mm512_srlv_epi64(previous, right));
   return _mm512_or_si512(_mm512_and_si512(items, low31), _mm512_and_si512(_mm512_slli_epi64(items, 1), high31));
 }
+
+void pack_row(const PrimeTable<std::uint32_t>& prime, const std::uint32_t* in, std::size_t count, std::uint8_t* out);
+
+bool unpack_row(const PrimeTable<std::uint32_t>& prime, const std::uint8_t* in, std::size_t count, std::uint32_t* out);
 
 }  // namespace pppml::kernels::avx512

@@ -75,7 +75,7 @@ void add(const AddRequest<Word>& request) {
 
 bool hop(const HopRequest<Word>& request) {
   const RingTable<Word>& ring = *request.ring;
-  RowFinisher rows(ring, Order::kAscending, request.in, {nullptr, request.out});
+  RowFinisher rows(ring, Order::kAscending, {nullptr, request.in}, {nullptr, request.out});
   SecretBuffer<Word> last(ring.degree());
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     const std::size_t length = row_length(ring, request.batch, b);

@@ -107,6 +107,7 @@ void Transform32::inverse_double_level(std::size_t stride, std::uint32_t* row) c
   }
 }
 
+// Distances N / 2 to 256.
 void Transform32::forward_first(std::uint32_t* row) const {
   std::size_t stride = degree_;
   while (stride > kChunk) {
@@ -131,10 +132,13 @@ void inverse_ntt(const Prime32& prime, unsigned log_degree, std::uint32_t* value
 
 void forward_ntt(const Prime32& prime, unsigned log_degree, std::uint32_t* values) {
   const Transform32 transform(prime, log_degree);
-  transform.forward(values, [&](std::size_t chunk, Vector* x) {
+  transform.forward_first(values);
+  for (std::size_t chunk = 0; chunk < transform.chunks(); ++chunk) {
+    Vector x[kLanes];
+    transform.forward_columns(chunk, values, x);
     transpose(x);
     for (std::size_t i = 0; i < kLanes; ++i) store(values + chunk * kChunk + kLanes * i, x[i]);
-  });
+  }
 }
 
 }  // namespace pppml::kernels::avx512

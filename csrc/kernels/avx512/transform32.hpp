@@ -113,11 +113,28 @@ class Transform32 {
     }
   }
 
-  // The forward transform of a row of residues, which is overwritten; sink(chunk, x) takes the columns of every chunk.
-  template <class Sink>
-  void forward(std::uint32_t* row, Sink&& sink) const {
-    forward_first(row);
-    for (std::size_t chunk = 0; chunk < chunks(); ++chunk) forward_chunk(chunk, row + chunk * kChunk, sink);
+  // The forward transform of a row of residues, in two steps: the first works on the whole row, in place; the second
+  // gives the columns of one of its chunks.
+  void forward_first(std::uint32_t* row) const;
+  __attribute__((always_inline)) void forward_columns(std::size_t chunk, const std::uint32_t* row, Vector* x) const {
+    const Vector q = broadcast(prime_.modulus);
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < kLanes; ++i) x[i] = load(row + chunk * kChunk + kLanes * i);
+    const auto roots = [&](std::size_t half) {
+      return [this, chunk, half](int i) {
+        const std::size_t group = (degree_ / kLanes + chunk * kLanes + static_cast<std::size_t>(i)) / (2 * half);
+        return detail::root_at(prime_.roots, prime_.root_companions, group);
+      };
+    };
+    forward_level<16, 8>(x, q, roots(8));
+    forward_level<16, 4>(x, q, roots(4));
+    forward_level<16, 2>(x, q, roots(2));
+    forward_level<16, 1>(x, q, roots(1));
+    transpose(x);
+    forward_level<16, 8>(x, q, [&](int w) { return forward_lanes_.at<8>(chunk, w); });
+    forward_level<16, 4>(x, q, [&](int w) { return forward_lanes_.at<4>(chunk, w); });
+    forward_level<16, 2>(x, q, [&](int w) { return forward_lanes_.at<2>(chunk, w); });
+    forward_level<16, 1>(x, q, [&](int w) { return forward_lanes_.at<1>(chunk, w); });
   }
 
  private:
@@ -148,34 +165,8 @@ class Transform32 {
     for (std::size_t i = 0; i < kLanes; ++i) store(out + kLanes * i, x[i]);
   }
 
-  template <class Sink>
-  __attribute__((noinline)) void forward_chunk(std::size_t chunk, const std::uint32_t* in, Sink& sink) const {
-    const Vector q = broadcast(prime_.modulus);
-    Vector x[kLanes];
-#pragma GCC unroll 16
-    for (std::size_t i = 0; i < kLanes; ++i) x[i] = load(in + kLanes * i);
-    const auto roots = [&](std::size_t half) {
-      return [this, chunk, half](int i) {
-        const std::size_t group = (degree_ / kLanes + chunk * kLanes + static_cast<std::size_t>(i)) / (2 * half);
-        return detail::root_at(prime_.roots, prime_.root_companions, group);
-      };
-    };
-    forward_level<16, 8>(x, q, roots(8));
-    forward_level<16, 4>(x, q, roots(4));
-    forward_level<16, 2>(x, q, roots(2));
-    forward_level<16, 1>(x, q, roots(1));
-    transpose(x);
-    forward_level<16, 8>(x, q, [&](int w) { return forward_lanes_.at<8>(chunk, w); });
-    forward_level<16, 4>(x, q, [&](int w) { return forward_lanes_.at<4>(chunk, w); });
-    forward_level<16, 2>(x, q, [&](int w) { return forward_lanes_.at<2>(chunk, w); });
-    forward_level<16, 1>(x, q, [&](int w) { return forward_lanes_.at<1>(chunk, w); });
-    sink(chunk, x);
-  }
-
   // Distances stride and 2 * stride of the inverse transform.
   void inverse_double_level(std::size_t stride, std::uint32_t* row) const;
-  // Distances N / 2 to 256 of the forward transform.
-  void forward_first(std::uint32_t* row) const;
 
   const Prime32& prime_;
   std::size_t degree_;
