@@ -5,10 +5,18 @@
 
 #include "base/buffer.hpp"
 #include "kernels/avx512/packing32.hpp"
+#include "kernels/avx512/prefetch.hpp"
 #include "kernels/contract.hpp"
 
 namespace pppml::kernels::avx512 {
 
+// Where the rows of block b are, if there are any, as long as full ones.
+inline MemoryRun memory_of_rows(const RingTable<std::uint32_t>& ring, const Batch& batch,
+                                const RowsIn<std::uint32_t>& rows, std::size_t b) {
+  if (b >= batch.blocks || !rows.given()) return {};
+  if (rows.words != nullptr) return {rows.words + block_offset(ring, b), ring.block_words() * sizeof(std::uint32_t)};
+  return {rows.packed + b * packed_block_bytes(ring), packed_block_bytes(ring)};
+}
 // Whether residues come by ascending position. A transform's last pass hands them out in strides: packed, they are put
 // together in the cache first, since memory takes one long stream better than many short ones.
 enum class Order { kAscending, kStrided };
