@@ -4,6 +4,7 @@
 #include "kernels/avx512/lanes.hpp"
 
 namespace pppml::kernels::avx512 {
+PPPML_ISA_BEGIN
 
 // Gentleman and Sande with the right side negated, (u, -v) -> (u + v, (u - v) w): the sum that a product takes needs no
 // reduction, since Shoup's takes any 32-bit factor. Where every residue i of the input has the sign (-1)^popcount(i),
@@ -73,4 +74,5 @@ inline void transpose(Vector* x) {
   for (int i = 0; i < 16; ++i) x[i] = t[i];
 }
 
+PPPML_ISA_END
 }  // namespace pppml::kernels::avx512

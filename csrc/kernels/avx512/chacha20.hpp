@@ -8,6 +8,7 @@
 #include "kernels/avx512/lanes.hpp"
 
 namespace pppml::kernels::avx512 {
+PPPML_ISA_BEGIN
 
 constexpr std::size_t kBatchWords = 256;  // words of sixteen ChaCha20 blocks
 
@@ -71,4 +72,5 @@ class ChaCha20 {
   Vector state_[16];
 };
 
+PPPML_ISA_END
 }  // namespace pppml::kernels::avx512

@@ -6,7 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/isa.hpp"
+
 namespace pppml::kernels::avx512 {
+PPPML_ISA_BEGIN
 
 constexpr std::size_t kLanes = 16;
 
@@ -86,4 +89,5 @@ inline Vector load_part(const void* p, __mmask16 lanes) {
   return _mm512_maskz_loadu_epi32(lanes, p);
 }
 
+PPPML_ISA_END
 }  // namespace pppml::kernels::avx512

@@ -67,15 +67,4 @@ const KernelTable<std::uint32_t>& table() {
   return kTable;
 }
 
-template <>
-const KernelTable<std::uint64_t>& table() {
-  static const KernelTable<std::uint64_t> kTable = [] {
-    KernelTable<std::uint64_t> t = scalar::table<std::uint64_t>();
-    t.name = "avx512";
-    t.quantize = quantize;
-    return t;
-  }();
-  return kTable;
-}
-
 }  // namespace pppml::kernels::avx512

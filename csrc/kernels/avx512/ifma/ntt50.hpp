@@ -1,0 +1,26 @@
+// Inverse and forward negacyclic NTT modulo primes below 2^50: 128 residues at a time in registers, the levels of
+// larger distance two or three at a time over memory.
+#pragma once
+
+#include "kernels/contract.hpp"
+
+namespace pppml::kernels::avx512::ifma {
+
+using Prime64 = PrimeTable<std::uint64_t>;
+
+constexpr unsigned kMaxPrimeBits = 50;
+// Residues that fit 16 registers. The transforms need N >= 256.
+constexpr std::size_t kChunk = 128;
+
+// values in [0, q), in place
+void forward_ntt(const Prime64& prime, unsigned log_degree, std::uint64_t* values);
+void inverse_ntt(const Prime64& prime, unsigned log_degree, std::uint64_t* values);
+
+// values in [0, q) -> N times the inverse transform of values * factor, in [0, 2 q); `factor` is one row.
+void multiply_and_invert(const Prime64& prime, unsigned log_degree, const Multiplier<std::uint64_t>& factor,
+                         std::uint64_t* values);
+
+// The levels of the inverse transform from distance kChunk upwards; values stay in [0, 2 q).
+void inverse_large(const Prime64& prime, unsigned log_degree, std::uint64_t* values);
+
+}  // namespace pppml::kernels::avx512::ifma
