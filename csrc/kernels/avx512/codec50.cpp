@@ -12,8 +12,8 @@ constexpr unsigned kFastBits = 50;
 constexpr std::size_t kFastBytes = 50;  // of eight 50-bit residues
 constexpr std::uint64_t kFastMask = (std::uint64_t{1} << kFastBytes) - 1;
 
-// Residue i begins at bit 50 i = 8 (50 i / 8) + 2 (i mod 4): shifted left by its second part it takes seven whole bytes,
-// of which the first is shared with the residue before it and the last with the one behind.
+// Residue i begins at bit 50 i = 8 (50 i / 8) + 2 (i mod 4): shifted left by its second part it takes seven whole
+// bytes, of which the first is shared with the residue before it and the last with the one behind.
 struct Layout {
   alignas(64) std::uint8_t even[64], odd[64], residue[64];
   std::uint64_t even_bytes, odd_bytes, residue_bytes;

@@ -13,7 +13,7 @@ using Word = std::uint64_t;
 using ifma::Prime64;
 
 bool declined(const Prime64& prime, unsigned log_degree) {
-  return prime.bits > ifma::kMaxPrimeBits || log_degree < 8;
+  return prime.bits > ifma::kMaxPrimeBits || log_degree < ifma::kMinLogDegree;
 }
 
 void forward_ntt(const Prime64& prime, unsigned log_degree, Word* values) {

@@ -83,6 +83,30 @@ inline void forward_butterfly(Vector& u, Vector& v, const Factor& f, const Modul
   v = _mm512_add_epi64(_mm512_sub_epi64(reduced, product), m.twice);
 }
 
+constexpr std::size_t kChunk = 128;  // residues that half of the registers hold
+constexpr std::size_t kRegisters = kChunk / kLanes;
+
+// One level that pairs vector k with k + kHalf; those from i to i + 2 kHalf share the factor root_at(i). Every index is
+// a constant, so that a chunk stays in registers from level to level.
+template <auto kButterfly, std::size_t kHalf, class RootAt>
+inline void register_level(Vector* x, const Modulus& m, RootAt root_at) {
+#pragma GCC unroll 8
+  for (std::size_t i = 0; i < kRegisters; i += 2 * kHalf) {
+    const Factor f = root_at(i);
+#pragma GCC unroll 8
+    for (std::size_t k = i; k < i + kHalf; ++k) kButterfly(x[k], x[k + kHalf], f, m);
+  }
+}
+
+inline void load_chunk(const std::uint64_t* in, Vector* x) {
+#pragma GCC unroll 16
+  for (std::size_t i = 0; i < kRegisters; ++i) x[i] = load(in + kLanes * i);
+}
+inline void store_chunk(const Vector* x, std::uint64_t* out) {
+#pragma GCC unroll 16
+  for (std::size_t i = 0; i < kRegisters; ++i) store(out + kLanes * i, x[i]);
+}
+
 // Rows of an 8 x 8 matrix become its columns.
 inline void transpose(Vector* x) {
   Vector t[8];

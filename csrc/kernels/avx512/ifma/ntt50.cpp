@@ -5,10 +5,6 @@
 namespace pppml::kernels::avx512::ifma {
 namespace {
 
-using Butterfly = void (*)(Vector&, Vector&, const Factor&, const Modulus&);
-
-constexpr std::size_t kRegisters = kChunk / kLanes;
-
 // The roots of one direction.
 struct Roots {
   const std::uint64_t* values;
@@ -55,7 +51,7 @@ constexpr Shuffle make_shuffle(unsigned half) {
 constexpr Shuffle kShuffles[3] = {make_shuffle(1), make_shuffle(2), make_shuffle(4)};
 
 // One level of distance 2^level < 8 inside the sixteen residues (a, b) from `start` on.
-template <Butterfly kButterfly>
+template <auto kButterfly>
 inline void small_level(Vector& a, Vector& b, unsigned level, const Roots& roots, std::size_t start, const Modulus& m) {
   const Shuffle& s = kShuffles[level];
   const auto lanes = static_cast<__mmask8>((1u << (8 >> level)) - 1);
@@ -71,40 +67,30 @@ inline void small_level(Vector& a, Vector& b, unsigned level, const Roots& roots
   b = _mm512_permutex2var_epi64(left, load(s.second), right);
 }
 
-// One level of distance 8 half inside the chunk of kRegisters vectors from residue `start` on.
-template <Butterfly kButterfly>
-inline void register_level(Vector* x, std::size_t half, const Roots& roots, std::size_t start, const Modulus& m) {
-#pragma GCC unroll 8
-  for (std::size_t i = 0; i < kRegisters; i += 2 * half) {
-    const Factor f = roots.at(start + kLanes * i, kLanes * half);
-#pragma GCC unroll 8
-    for (std::size_t k = i; k < i + half; ++k) kButterfly(x[k], x[k + half], f, m);
-  }
-}
-
-void inverse_chunk(Vector* x, const Roots& roots, std::size_t start, const Modulus& m) {
+// The levels of distance 1 to 64 of the chunk from residue `start` on.
+inline void inverse_chunk(Vector* x, const Roots& roots, std::size_t start, const Modulus& m) {
 #pragma GCC unroll 8
   for (std::size_t i = 0; i < kRegisters; i += 2) {
-#pragma GCC unroll 3
-    for (unsigned level = 0; level < 3; ++level) {
-      small_level<inverse_butterfly>(x[i], x[i + 1], level, roots, start + kLanes * i, m);
-    }
+    small_level<inverse_butterfly>(x[i], x[i + 1], 0, roots, start + kLanes * i, m);
+    small_level<inverse_butterfly>(x[i], x[i + 1], 1, roots, start + kLanes * i, m);
+    small_level<inverse_butterfly>(x[i], x[i + 1], 2, roots, start + kLanes * i, m);
   }
-#pragma GCC unroll 4
-  for (std::size_t half = 1; half < kRegisters; half *= 2) register_level<inverse_butterfly>(x, half, roots, start, m);
+  register_level<inverse_butterfly, 1>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 8); });
+  register_level<inverse_butterfly, 2>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 16); });
+  register_level<inverse_butterfly, 4>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 32); });
+  register_level<inverse_butterfly, 8>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 64); });
 }
 
-void forward_chunk(Vector* x, const Roots& roots, std::size_t start, const Modulus& m) {
-#pragma GCC unroll 4
-  for (std::size_t half = kRegisters / 2; half > 0; half /= 2) {
-    register_level<forward_butterfly>(x, half, roots, start, m);
-  }
+inline void forward_chunk(Vector* x, const Roots& roots, std::size_t start, const Modulus& m) {
+  register_level<forward_butterfly, 8>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 64); });
+  register_level<forward_butterfly, 4>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 32); });
+  register_level<forward_butterfly, 2>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 16); });
+  register_level<forward_butterfly, 1>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 8); });
 #pragma GCC unroll 8
   for (std::size_t i = 0; i < kRegisters; i += 2) {
-#pragma GCC unroll 3
-    for (unsigned level = 3; level-- > 0;) {
-      small_level<forward_butterfly>(x[i], x[i + 1], level, roots, start + kLanes * i, m);
-    }
+    small_level<forward_butterfly>(x[i], x[i + 1], 2, roots, start + kLanes * i, m);
+    small_level<forward_butterfly>(x[i], x[i + 1], 1, roots, start + kLanes * i, m);
+    small_level<forward_butterfly>(x[i], x[i + 1], 0, roots, start + kLanes * i, m);
   }
 }
 
@@ -184,8 +170,7 @@ void multiply_and_invert(const Prime64& prime, unsigned log_degree, const Multip
       x[i] = multiply_lazy(load(values + at), {load(factor.values + at), load_companion(factor.companions + at)}, m);
     }
     inverse_chunk(x, roots, start, m);
-#pragma GCC unroll 16
-    for (std::size_t i = 0; i < kRegisters; ++i) store(values + start + kLanes * i, x[i]);
+    store_chunk(x, values + start);
   }
   large_levels<true>(roots, values, m);
 }
@@ -195,11 +180,9 @@ void inverse_ntt(const Prime64& prime, unsigned log_degree, std::uint64_t* value
   const Modulus m(prime.modulus);
   for (std::size_t start = 0; start < roots.degree; start += kChunk) {
     Vector x[kRegisters];
-#pragma GCC unroll 16
-    for (std::size_t i = 0; i < kRegisters; ++i) x[i] = load(values + start + kLanes * i);
+    load_chunk(values + start, x);
     inverse_chunk(x, roots, start, m);
-#pragma GCC unroll 16
-    for (std::size_t i = 0; i < kRegisters; ++i) store(values + start + kLanes * i, x[i]);
+    store_chunk(x, values + start);
   }
   large_levels<true>(roots, values, m);
   const Factor scale = factor_at(&prime.inverse_degree, &prime.inverse_degree_companion, 0);
@@ -214,8 +197,7 @@ void forward_ntt(const Prime64& prime, unsigned log_degree, std::uint64_t* value
   large_levels<false>(roots, values, m);
   for (std::size_t start = 0; start < roots.degree; start += kChunk) {
     Vector x[kRegisters];
-#pragma GCC unroll 16
-    for (std::size_t i = 0; i < kRegisters; ++i) x[i] = load(values + start + kLanes * i);
+    load_chunk(values + start, x);
     forward_chunk(x, roots, start, m);
 #pragma GCC unroll 16
     for (std::size_t i = 0; i < kRegisters; ++i) {

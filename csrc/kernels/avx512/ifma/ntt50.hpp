@@ -8,9 +8,9 @@ namespace pppml::kernels::avx512::ifma {
 
 using Prime64 = PrimeTable<std::uint64_t>;
 
+// What everything here needs.
 constexpr unsigned kMaxPrimeBits = 50;
-// Residues that fit 16 registers. The transforms need N >= 256.
-constexpr std::size_t kChunk = 128;
+constexpr unsigned kMinLogDegree = 8;
 
 // values in [0, q), in place
 void forward_ntt(const Prime64& prime, unsigned log_degree, std::uint64_t* values);
@@ -20,7 +20,7 @@ void inverse_ntt(const Prime64& prime, unsigned log_degree, std::uint64_t* value
 void multiply_and_invert(const Prime64& prime, unsigned log_degree, const Multiplier<std::uint64_t>& factor,
                          std::uint64_t* values);
 
-// The levels of the inverse transform from distance kChunk upwards; values stay in [0, 2 q).
+// The levels of the inverse transform from distance 128 upwards; values stay in [0, 2 q).
 void inverse_large(const Prime64& prime, unsigned log_degree, std::uint64_t* values);
 
 }  // namespace pppml::kernels::avx512::ifma

@@ -8,7 +8,6 @@
 namespace pppml::kernels::avx512::ifma {
 namespace {
 
-constexpr std::size_t kRegisters = kChunk / kLanes;
 constexpr std::size_t kBlocks = 16;  // of ChaCha20 in one chunk
 static_assert(2 * kChunk == kBatchWords);
 
@@ -16,17 +15,16 @@ static_assert(2 * kChunk == kBatchWords);
 inline bool expand(const ChaCha20& cipher, std::size_t chunk, Vector bits_mask, Vector q, Vector* x) {
   Vector words[16];
   cipher.generate_columns(static_cast<std::uint32_t>(kBlocks * chunk), words);
-  __mmask8 rejected = 0;
 #pragma GCC unroll 8
   for (std::size_t j = 0; j < 8; ++j) {
     x[j] = _mm512_and_si512(_mm512_unpacklo_epi32(words[2 * j], words[2 * j + 1]), bits_mask);
     x[8 + j] = _mm512_and_si512(_mm512_unpackhi_epi32(words[2 * j], words[2 * j + 1]), bits_mask);
   }
+  // Candidates below q borrow from bit 63.
+  Vector borrows = broadcast(~std::uint64_t{0});
 #pragma GCC unroll 16
-  for (std::size_t i = 0; i < kRegisters; ++i) {
-    rejected = static_cast<__mmask8>(rejected | _mm512_cmpge_epu64_mask(x[i], q));
-  }
-  return rejected == 0;
+  for (std::size_t i = 0; i < kRegisters; ++i) borrows = _mm512_and_si512(borrows, _mm512_sub_epi64(x[i], q));
+  return _mm512_movepi64_mask(borrows) == 0xff;
 }
 
 // From that order to vectors of consecutive residues.
@@ -77,8 +75,7 @@ void uniform(const Prime64& prime, unsigned log_degree, const std::uint8_t* key,
     Vector x[kRegisters];
     accepted &= expand(cipher, chunk, mask, q, x);
     put_in_order(x);
-#pragma GCC unroll 16
-    for (std::size_t i = 0; i < kRegisters; ++i) store(out + chunk * kChunk + kLanes * i, x[i]);
+    store_chunk(x, out + chunk * kChunk);
   }
   // Whether a candidate was rejected tells nothing of the accepted ones: the second look is no leak.
   if (!accepted) scalar::uniform(prime, log_degree, key, selector, block, out);
@@ -144,28 +141,18 @@ bool ProductMaker::State::write_chunk(const ChaCha20& cipher, std::size_t chunk,
 #pragma GCC unroll 16
   for (std::size_t i = 0; i < kRegisters; ++i) x[i] = multiply_lazy(x[i], row[i].get(), m);
   const FactorRow* lane_root = lane_roots.data() + chunk * kLaneRoots;
-#pragma GCC unroll 3
-  for (std::size_t half = 1; half < kLanes; half *= 2) {
-#pragma GCC unroll 8
-    for (std::size_t i = 0; i < kRegisters; i += 2 * half, ++lane_root) {
-      const Factor f = lane_root->get();
-#pragma GCC unroll 4
-      for (std::size_t k = i; k < i + half; ++k) inverse_butterfly(x[k], x[k + half], f, m);
-    }
-  }
+  const auto next_lane_root = [&](std::size_t) { return (lane_root++)->get(); };
+  register_level<inverse_butterfly, 1>(x, m, next_lane_root);
+  register_level<inverse_butterfly, 2>(x, m, next_lane_root);
+  register_level<inverse_butterfly, 4>(x, m, next_lane_root);
   put_in_order(x);
   const Root* wide_root = wide_roots.data() + chunk * kWideRoots;
-#pragma GCC unroll 4
-  for (std::size_t half = 1; half < kRegisters; half *= 2) {
-#pragma GCC unroll 8
-    for (std::size_t i = 0; i < kRegisters; i += 2 * half, ++wide_root) {
-      const Factor f = wide_root->get();
-#pragma GCC unroll 8
-      for (std::size_t k = i; k < i + half; ++k) inverse_butterfly(x[k], x[k + half], f, m);
-    }
-  }
-#pragma GCC unroll 16
-  for (std::size_t i = 0; i < kRegisters; ++i) store(out + kLanes * i, x[i]);
+  const auto next_wide_root = [&](std::size_t) { return (wide_root++)->get(); };
+  register_level<inverse_butterfly, 1>(x, m, next_wide_root);
+  register_level<inverse_butterfly, 2>(x, m, next_wide_root);
+  register_level<inverse_butterfly, 4>(x, m, next_wide_root);
+  register_level<inverse_butterfly, 8>(x, m, next_wide_root);
+  store_chunk(x, out);
   return accepted;
 }
 

@@ -14,8 +14,8 @@ void uniform(const Prime64& prime, unsigned log_degree, const std::uint8_t* key,
 
 // Sixteen ChaCha20 blocks leave their generator as a 16 x 16 matrix of 32-bit words, lane i of vector w holding word w
 // of block i. Joining vectors 2 j and 2 j + 1 gives candidates 32 l + 16 h + 8 e + j of 128, in vector 8 h + j and lane
-// 2 l + e. In that arrangement the transform's levels of distance 1, 2 and 4 pair whole vectors; after one transposition
-// those of distance 8 to 64 do. So seven of the log2 N levels run in registers.
+// 2 l + e. In that arrangement the transform's levels of distance 1, 2 and 4 pair whole vectors; after one
+// transposition those of distance 8 to 64 do. So seven of the log2 N levels run in registers.
 class ProductMaker {
  public:
   // Needs N >= 256. `factor` holds one row; everything pointed to must outlive the maker.
