@@ -1,0 +1,47 @@
+// Rows of 64-bit words, eight lanes at a time.
+#pragma once
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "base/isa.hpp"
+
+namespace pppml::kernels::avx512 {
+PPPML_ISA_BEGIN
+
+constexpr std::size_t kLanes64 = 8;
+
+inline __m512i broadcast64(std::uint64_t value) {
+  return _mm512_set1_epi64(static_cast<long long>(value));
+}
+
+inline __mmask8 lanes64(std::size_t left) {
+  return static_cast<__mmask8>((1u << std::min(left, kLanes64)) - 1);
+}
+
+// Applies `body(index, lanes)` to a row in steps of eight; the last step may be partial.
+template <class Body>
+inline void for_words(std::size_t count, Body body) {
+  std::size_t k = 0;
+  for (; k + kLanes64 <= count; k += kLanes64) body(k, static_cast<__mmask8>(0xff));
+  if (k < count) body(k, lanes64(count - k));
+}
+
+inline __m512i load_words(const void* p, __mmask8 lanes) {
+  return _mm512_maskz_loadu_epi64(lanes, p);
+}
+
+// Eight 32-bit integers, sign-extended.
+inline __m512i load_small(const std::int32_t* p, __mmask8 lanes) {
+  return _mm512_cvtepi32_epi64(_mm256_maskz_loadu_epi32(lanes, p));
+}
+
+// x in [0, 2 bound) -> [0, bound): below the bound the difference wraps, so the minimum picks the right one.
+inline __m512i reduce_words(__m512i x, __m512i bound) {
+  return _mm512_min_epu64(x, _mm512_sub_epi64(x, bound));
+}
+
+PPPML_ISA_END
+}  // namespace pppml::kernels::avx512
