@@ -15,6 +15,9 @@ SEED = hashlib.sha256(b"backend seed").digest()
 TIE_KEY = hashlib.sha256(b"pppml tie search").digest()
 OTHERS = [name for name in _native.supported_backends() if name != "scalar"]
 SETS = ["p31", "p50", "p62", "compact"]
+JUST_ABOVE_2_49 = 562949954093057  # every other candidate is rejected
+# Just above 2^31, 2^32, 2^49 and 2^50, and just below 2^50 and 2^60; all are 1 mod 2^14.
+WIDE_PRIMES = [2147565569, 4295049217, JUST_ABOVE_2_49, 1125899906990081, 1125899906826241, 1152921504606830593]
 
 
 def test_scalar_is_always_built() -> None:
@@ -39,7 +42,7 @@ def test_an_unknown_backend_is_an_error_not_a_default(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("backend", OTHERS)
 @pytest.mark.parametrize("log_degree", [6, 7, 8, 9, 11, 12, 13])
-@pytest.mark.parametrize("q", [2147389441, 2147377153, 2147352577, 1125899906826241])
+@pytest.mark.parametrize("q", [2147389441, 2147377153, 2147352577, *WIDE_PRIMES])
 def test_transforms(backend: str, log_degree: int, q: int) -> None:
     if (q - 1) % 2 ** (log_degree + 1) != 0:
         with pytest.raises(_native.RequirementError):
@@ -73,7 +76,8 @@ def test_streams(backend: str, cipher: str) -> None:
         assert np.array_equal(primitives.ternary(KEY, 2, 9, count, backend, cipher), expected)
 
 
-UNIFORM_ROWS = [(2147389441, 11, 200), (2147377153, 7, 200), (2147352577, 13, 9), (1125899906826241, 11, 200)]
+UNIFORM_ROWS = [(2147389441, 11, 200), (2147377153, 7, 200), (2147352577, 13, 9), (1125899906826241, 7, 50)]
+UNIFORM_ROWS += [(q, 11, 50) for q in WIDE_PRIMES]
 
 
 @pytest.mark.parametrize("backend", OTHERS)
@@ -122,6 +126,27 @@ def vectors(params: pf.CkksParams) -> list[list[np.ndarray]]:
 @pytest.mark.parametrize("name", SETS)
 def test_cipher(backend: str, keys: str, name: str, cipher: str, rounding: Any) -> None:
     params = pf.CkksParams.preset(name, parties=3, clip=1.0, keys=keys, weights="public", rounding=rounding)
+    compare(params, backend, cipher)
+
+
+@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize("keys", ["public", "collective"])
+@pytest.mark.parametrize(
+    "degree, primes, values",
+    [
+        (4096, [JUST_ABOVE_2_49], 1),
+        (4096, [JUST_ABOVE_2_49], 3),
+        (2048, [1099511480321], 2),
+        (8192, [1125899906990081], 1),
+        (4096, [268460033, 4295049217], 1),
+    ],
+)
+def test_cipher_of_other_rings(backend: str, keys: Any, degree: int, primes: list[int], values: int) -> None:
+    params = pf.CkksParams("other", degree, tuple(primes), 3, 1.0, keys, "public", values)
+    compare(params, backend, "chacha20")
+
+
+def compare(params: pf.CkksParams, backend: str, cipher: str) -> None:
     schemes = [_native.Scheme(params._checked, which, cipher) for which in ("scalar", backend)]
     for tensors in vectors(params):
         first, second = (run(params, scheme, tensors) for scheme in schemes)
