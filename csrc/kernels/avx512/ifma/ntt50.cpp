@@ -24,56 +24,58 @@ Roots inverse_roots(const Prime64& prime, unsigned log_degree) {
   return {prime.inverse_roots, prime.inverse_root_companions, std::size_t{1} << log_degree};
 }
 
-// For butterflies of distance `half` < 8 within 16 residues: which residues stand left and right, and how to put
-// results back. Index i < 8 means lane i of the first vector, else lane i - 8 of the second.
-struct Shuffle {
-  alignas(64) std::uint64_t left[8], right[8], first[8], second[8], root[8];
+// Entries 2 i and 2 i + 1 of the sixteen in (a, b).
+struct Parts {
+  Vector even, odd;
 };
-
-constexpr Shuffle make_shuffle(unsigned half) {
-  Shuffle s{};
-  std::uint64_t place[16]{};
-  for (unsigned k = 0; k < 8; ++k) {
-    const unsigned group = k / half, offset = k % half;
-    s.left[k] = group * 2 * half + offset;
-    s.right[k] = s.left[k] + half;
-    s.root[k] = group;
-    place[s.left[k]] = k;
-    place[s.right[k]] = k + 8;
-  }
-  for (unsigned k = 0; k < 8; ++k) {
-    s.first[k] = place[k];
-    s.second[k] = place[k + 8];
-  }
-  return s;
+inline Parts part(Vector a, Vector b) {
+  const Vector even = _mm512_set_epi64(14, 12, 10, 8, 6, 4, 2, 0), odd = _mm512_set_epi64(15, 13, 11, 9, 7, 5, 3, 1);
+  return {_mm512_permutex2var_epi64(a, even, b), _mm512_permutex2var_epi64(a, odd, b)};
 }
 
-constexpr Shuffle kShuffles[3] = {make_shuffle(1), make_shuffle(2), make_shuffle(4)};
-
-// One level of distance 2^level < 8 inside the sixteen residues (a, b) from `start` on.
-template <auto kButterfly>
-inline void small_level(Vector& a, Vector& b, unsigned level, const Roots& roots, std::size_t start, const Modulus& m) {
-  const Shuffle& s = kShuffles[level];
-  const auto lanes = static_cast<__mmask8>((1u << (8 >> level)) - 1);
-  const std::size_t at = (roots.degree + start) >> (level + 1);
-  const Vector where = load(s.root);
-  const Vector companion = _mm512_permutexvar_epi64(where, _mm512_maskz_loadu_epi64(lanes, roots.companions + at));
-  const Factor f{_mm512_permutexvar_epi64(where, _mm512_maskz_loadu_epi64(lanes, roots.values + at)),
-                 _mm512_srli_epi64(companion, kCompanionShift)};
-  Vector left = _mm512_permutex2var_epi64(a, load(s.left), b);
-  Vector right = _mm512_permutex2var_epi64(a, load(s.right), b);
-  kButterfly(left, right, f, m);
-  a = _mm512_permutex2var_epi64(left, load(s.first), right);
-  b = _mm512_permutex2var_epi64(left, load(s.second), right);
+// Lane p of out[g] becomes entry kCount p + g.
+template <std::size_t kCount>
+inline void load_strided(const std::uint64_t* in, Vector* out) {
+  if constexpr (kCount == 1) {
+    out[0] = load(in);
+  } else if constexpr (kCount == 2) {
+    const Parts all = part(load(in), load(in + 8));
+    out[0] = all.even, out[1] = all.odd;
+  } else {
+    static_assert(kCount == 4);
+    const Parts low = part(load(in), load(in + 8)), high = part(load(in + 16), load(in + 24));
+    const Parts even = part(low.even, high.even), odd = part(low.odd, high.odd);
+    out[0] = even.even, out[1] = odd.even, out[2] = even.odd, out[3] = odd.odd;
+  }
 }
 
-// The levels of distance 1 to 64 of the chunk from residue `start` on.
-inline void inverse_chunk(Vector* x, const Roots& roots, std::size_t start, const Modulus& m) {
-#pragma GCC unroll 8
-  for (std::size_t i = 0; i < kRegisters; i += 2) {
-    small_level<inverse_butterfly>(x[i], x[i + 1], 0, roots, start + kLanes * i, m);
-    small_level<inverse_butterfly>(x[i], x[i + 1], 1, roots, start + kLanes * i, m);
-    small_level<inverse_butterfly>(x[i], x[i + 1], 2, roots, start + kLanes * i, m);
+// One level of distance kHalf < 8 of 64 residues from `start` on, transposed: lane p of x[j] is residue 8 p + j of
+// them.
+template <auto kButterfly, std::size_t kHalf>
+inline void lane_level(Vector* x, const Roots& roots, std::size_t start, const Modulus& m) {
+  constexpr std::size_t kGroups = 4 / kHalf;
+  const std::size_t at = (roots.degree + start) / (2 * kHalf);
+  Vector w[kGroups], companions[kGroups];
+  load_strided<kGroups>(roots.values + at, w);
+  load_strided<kGroups>(roots.companions + at, companions);
+#pragma GCC unroll 4
+  for (std::size_t g = 0; g < kGroups; ++g) {
+    const Factor f{w[g], _mm512_srli_epi64(companions[g], kCompanionShift)};
+#pragma GCC unroll 4
+    for (std::size_t k = 2 * kHalf * g; k < 2 * kHalf * g + kHalf; ++k) kButterfly(x[k], x[k + kHalf], f, m);
+  }
+}
+
+// The levels of distance 1 to 64 of the chunk from residue `start` on. Out of line, every level would pass through
+// memory.
+[[gnu::always_inline]] inline void inverse_chunk(Vector* x, const Roots& roots, std::size_t start, const Modulus& m) {
+#pragma GCC unroll 2
+  for (std::size_t i = 0; i < kRegisters; i += 8) {
+    transpose(x + i);
+    lane_level<inverse_butterfly, 1>(x + i, roots, start + kLanes * i, m);
+    lane_level<inverse_butterfly, 2>(x + i, roots, start + kLanes * i, m);
+    lane_level<inverse_butterfly, 4>(x + i, roots, start + kLanes * i, m);
+    transpose(x + i);
   }
   register_level<inverse_butterfly, 1>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 8); });
   register_level<inverse_butterfly, 2>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 16); });
@@ -81,16 +83,18 @@ inline void inverse_chunk(Vector* x, const Roots& roots, std::size_t start, cons
   register_level<inverse_butterfly, 8>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 64); });
 }
 
-inline void forward_chunk(Vector* x, const Roots& roots, std::size_t start, const Modulus& m) {
+[[gnu::always_inline]] inline void forward_chunk(Vector* x, const Roots& roots, std::size_t start, const Modulus& m) {
   register_level<forward_butterfly, 8>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 64); });
   register_level<forward_butterfly, 4>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 32); });
   register_level<forward_butterfly, 2>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 16); });
   register_level<forward_butterfly, 1>(x, m, [&](std::size_t i) { return roots.at(start + kLanes * i, 8); });
-#pragma GCC unroll 8
-  for (std::size_t i = 0; i < kRegisters; i += 2) {
-    small_level<forward_butterfly>(x[i], x[i + 1], 2, roots, start + kLanes * i, m);
-    small_level<forward_butterfly>(x[i], x[i + 1], 1, roots, start + kLanes * i, m);
-    small_level<forward_butterfly>(x[i], x[i + 1], 0, roots, start + kLanes * i, m);
+#pragma GCC unroll 2
+  for (std::size_t i = 0; i < kRegisters; i += 8) {
+    transpose(x + i);
+    lane_level<forward_butterfly, 4>(x + i, roots, start + kLanes * i, m);
+    lane_level<forward_butterfly, 2>(x + i, roots, start + kLanes * i, m);
+    lane_level<forward_butterfly, 1>(x + i, roots, start + kLanes * i, m);
+    transpose(x + i);
   }
 }
 
