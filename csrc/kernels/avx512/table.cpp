@@ -7,6 +7,7 @@
 #include "kernels/avx512/quantizer.hpp"
 #include "kernels/avx512/streams.hpp"
 #include "kernels/avx512/sums32.hpp"
+#include "kernels/avx512/tags.hpp"
 #include "kernels/avx512/transform32.hpp"
 #include "kernels/avx512/vaes.hpp"
 #include "kernels/scalar/fused.hpp"
@@ -50,6 +51,7 @@ KernelTable<Word> make_table() {
   t.add = add;
   t.hop = hop;
   t.open = open;
+  t.tag = tag;
   return t;
 }
 

@@ -1,5 +1,5 @@
-// The AVX-512 backend (F, BW, DQ, VL, VBMI): rings of 31-bit primes in 32-bit words. It declines wider words, which
-// take the scalar functions.
+// The AVX-512 backend (F, BW, DQ, VL, VBMI): rings of 31-bit primes in 32-bit words and, where the processor has IFMA
+// too, those of one prime below 2^50 in 64-bit words. It leaves other wide rings to the scalar functions.
 #pragma once
 
 #include "kernels/contract.hpp"

@@ -9,6 +9,7 @@
 #include "kernels/avx512/opening50.hpp"
 #include "kernels/avx512/streams.hpp"
 #include "kernels/avx512/table.hpp"
+#include "kernels/avx512/tags.hpp"
 #include "kernels/avx512/vaes.hpp"
 #include "kernels/avx512/words64.hpp"
 #include "kernels/rows.hpp"
@@ -373,6 +374,13 @@ void open(const OpenRequest<Word>& request) {
   }
 }
 
+void tag(const TagRequest<Word>& request) {
+  for (unsigned l = 0; l < request.ring->prime_count; ++l) {
+    if (request.ring->primes[l].bits > ifma::kMaxPrimeBits) return portable().tag(request);
+  }
+  tag50(request);
+}
+
 KernelTable<Word> make_table() {
   KernelTable<Word> t = portable();
   t.name = "avx512";
@@ -394,6 +402,7 @@ KernelTable<Word> make_table() {
   t.encrypt_prepared = encrypt_prepared;
   t.encrypt_public = encrypt_public;
   t.open = open;
+  t.tag = tag;
   return t;
 }
 

@@ -179,6 +179,18 @@ void multiply_and_invert(const Prime64& prime, unsigned log_degree, const Multip
   large_levels<true>(roots, values, m);
 }
 
+void multiply_add(const Prime64& prime, std::uint64_t w, std::uint64_t companion, std::size_t count,
+                  const std::uint64_t* in, std::uint64_t* out) {
+  const Modulus m(prime.modulus);
+  const Factor f = factor_at(&w, &companion, 0);
+  for (std::size_t k = 0; k < count; k += kLanes) {
+    const auto lanes = static_cast<__mmask8>(count - k < kLanes ? (1u << (count - k)) - 1 : 0xff);
+    const Vector product = multiply_lazy(_mm512_maskz_loadu_epi64(lanes, in + k), f, m);
+    const Vector sum = _mm512_add_epi64(product, _mm512_maskz_loadu_epi64(lanes, out + k));
+    _mm512_mask_storeu_epi64(out + k, lanes, reduce_once(reduce_once(sum, m.twice), m.q));
+  }
+}
+
 void inverse_ntt(const Prime64& prime, unsigned log_degree, std::uint64_t* values) {
   const Roots roots = inverse_roots(prime, log_degree);
   const Modulus m(prime.modulus);

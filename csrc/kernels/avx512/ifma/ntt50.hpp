@@ -20,6 +20,10 @@ void inverse_ntt(const Prime64& prime, unsigned log_degree, std::uint64_t* value
 void multiply_and_invert(const Prime64& prime, unsigned log_degree, const Multiplier<std::uint64_t>& factor,
                          std::uint64_t* values);
 
+// out[k] += in[k] * w mod q for rows in [0, q) of any length and w in [0, q) with its 64-bit companion.
+void multiply_add(const Prime64& prime, std::uint64_t w, std::uint64_t companion, std::size_t count,
+                  const std::uint64_t* in, std::uint64_t* out);
+
 // The levels of the inverse transform from distance 128 upwards; values stay in [0, 2 q).
 void inverse_large(const Prime64& prime, unsigned log_degree, std::uint64_t* values);
 
