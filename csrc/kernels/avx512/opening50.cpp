@@ -1,10 +1,15 @@
 #include "kernels/avx512/opening50.hpp"
 
+#include <algorithm>
+
+#include "kernels/avx512/floats.hpp"
 #include "kernels/avx512/words64.hpp"
 #include "kernels/scalar/opening.hpp"
 
 namespace pppml::kernels::avx512 {
 namespace {
+
+using Word = std::uint64_t;
 
 // Nearest multiples of an odd divisor for |x| < 2^50. The quotient is estimated in float64, where it is off by less
 // than 1/2 + 2^-2 and so by at most one, and put right by its exact remainder.
@@ -45,7 +50,7 @@ void store_lanes(const OpenTarget& target, std::size_t at, __mmask8 lanes, __m51
 
 }  // namespace
 
-bool rounds50(const OpenRequest<std::uint64_t>& request) {
+bool rounds50(const OpenRequest<Word>& request) {
   // Squared residuals then stay below 2^38, so that sums over at most 2^15 of them are exact, as integers and as the
   // doubles of the scalar code.
   constexpr std::int64_t kLargestDelta = std::int64_t{1} << 20;
@@ -53,13 +58,13 @@ bool rounds50(const OpenRequest<std::uint64_t>& request) {
   return request.delta % 2 == 1 && request.delta < kLargestDelta && request.ring->log_degree <= kLargestLogDegree;
 }
 
-void round_phases50(const OpenRequest<std::uint64_t>& request, std::size_t b, std::size_t length,
-                    const std::uint64_t* row, const std::uint64_t* c0, std::int64_t* coefficients) {
+void round_phases50(const OpenRequest<Word>& request, std::size_t b, std::size_t length, const std::uint64_t* row,
+                    const std::uint64_t* c0, std::int64_t* coefficients) {
   const std::uint64_t modulus = request.ring->primes[0].modulus;
   const __m512i q = broadcast64(modulus), twice_q = broadcast64(2 * modulus), half_q = broadcast64(modulus / 2);
   const OddDivider by_delta(request.delta);
   __m512i largest = _mm512_setzero_si512(), squares = _mm512_setzero_si512();
-  for_words(length, [&](std::size_t k, __mmask8 lanes) {
+  for_lanes<Word>(length, [&](std::size_t k, __mmask8 lanes) {
     const __m512i sum = _mm512_add_epi64(load_words(row + k, lanes), load_words(c0 + k, lanes));
     const __m512i residue = reduce_words(reduce_words(sum, twice_q), q);
     const __m512i phase = _mm512_mask_sub_epi64(residue, _mm512_cmpgt_epu64_mask(residue, half_q), residue, q);
@@ -77,14 +82,15 @@ void round_phases50(const OpenRequest<std::uint64_t>& request, std::size_t b, st
 void store_values50(const OpenTarget& target, std::size_t block_values, std::size_t b, std::size_t length,
                     const std::int64_t* coefficients) {
   const OddDivider by_base(target.base);
-  for_words(length, [&](std::size_t k, __mmask8 lanes) {
+  for_lanes<Word>(length, [&](std::size_t k, __mmask8 lanes) {
     __m512i rest = load_words(coefficients + k, lanes);
     for (unsigned t = 0; t < target.values_per_coefficient; ++t) {
       const std::size_t at = b * block_values + t * length + k;
       if (at >= target.count) break;
       __m512i digit = rest;
       if (t + 1 < target.values_per_coefficient) rest = by_base.divide(rest, &digit);
-      store_lanes(target, at, static_cast<__mmask8>(lanes & lanes64(target.count - at)), digit);
+      const std::size_t left = std::min(target.count - at, kLanes64);
+      store_lanes(target, at, static_cast<__mmask8>(lanes & ((1u << left) - 1)), digit);
     }
   });
 }

@@ -3,10 +3,12 @@
 
 #include "base/buffer.hpp"
 #include "kernels/avx512/codec50.hpp"
+#include "kernels/avx512/floats.hpp"
 #include "kernels/avx512/gaussian.hpp"
 #include "kernels/avx512/ifma/ntt50.hpp"
 #include "kernels/avx512/ifma/product50.hpp"
 #include "kernels/avx512/opening50.hpp"
+#include "kernels/avx512/quantizer.hpp"
 #include "kernels/avx512/streams.hpp"
 #include "kernels/avx512/table.hpp"
 #include "kernels/avx512/tags.hpp"
@@ -65,7 +67,10 @@ void uniform(const Prime64& prime, unsigned log_degree, const std::uint8_t* key,
 class Messages {
  public:
   explicit Messages(const MessageRequest<Word>& request)
-      : request_(request), count_(request.message.codec->values_per_coefficient), values_(codec().block_values) {
+      : request_(request),
+        count_(request.message.codec->values_per_coefficient),
+        quantizer_(request.message),
+        values_(codec().block_values) {
     __m512i scale = _mm512_set1_epi64(codec().delta);
     for (unsigned t = 0; t < count_; ++t, scale = _mm512_mullo_epi64(scale, _mm512_set1_epi64(codec().base))) {
       scales_[t] = scale;
@@ -75,7 +80,7 @@ class Messages {
   void read(std::size_t b, std::size_t length) {
     length_ = length;
     const std::size_t first = (request_.batch.first_block + b) * codec().block_values;
-    quantize64(request_.message, first, count_ * length, values_.data());
+    quantizer_.write(first, count_ * length, values_.data());
   }
 
   __m512i at(std::size_t k, __mmask8 lanes) const {
@@ -94,6 +99,7 @@ class Messages {
   unsigned count_;
   std::size_t length_ = 0;
   __m512i scales_[3];
+  Quantizer quantizer_;
   SecretBuffer<std::int64_t> values_;
 };
 
@@ -116,13 +122,13 @@ class RowFinisher {
     if (adds_) {
       const Word* incoming = incoming_.next(prime_, length, scratch_.data());
       if (incoming == nullptr) return false;
-      for_words(length, [&](std::size_t k, __mmask8 lanes) {
+      for_lanes<Word>(length, [&](std::size_t k, __mmask8 lanes) {
         const __m512i x = reduce_words(residues(k, lanes), twice_q);
         const __m512i sum = reduce_words(_mm512_add_epi64(x, load_words(incoming + k, lanes)), twice_q);
         _mm512_mask_storeu_epi64(row + k, lanes, reduce_words(sum, q));
       });
     } else {
-      for_words(length, [&](std::size_t k, __mmask8 lanes) {
+      for_lanes<Word>(length, [&](std::size_t k, __mmask8 lanes) {
         _mm512_mask_storeu_epi64(row + k, lanes, reduce_words(reduce_words(residues(k, lanes), twice_q), q));
       });
     }
@@ -234,7 +240,7 @@ class PublicRows {
   // NTT form of u of one block
   void begin(std::uint64_t block) {
     ternary(words_, Lane::kEphemeral, block, ring_.degree(), small_.data());
-    for_words(ring_.degree(), [&](std::size_t k, __mmask8 lanes) {
+    for_lanes<Word>(ring_.degree(), [&](std::size_t k, __mmask8 lanes) {
       const __m512i u = load_small(small_.data() + k, lanes);
       _mm512_storeu_si512(ephemeral_.data() + k, _mm512_min_epu64(u, _mm512_add_epi64(u, q_)));
     });
@@ -290,7 +296,7 @@ void add(const AddRequest<Word>& request) {
     for (std::size_t l = 0; l < ring.prime_count; ++l) {
       const __m512i q = broadcast64(ring.primes[l].modulus);
       const std::size_t start = block_offset(ring, b) + l * length;
-      for_words(length, [&](std::size_t k, __mmask8 lanes) {
+      for_lanes<Word>(length, [&](std::size_t k, __mmask8 lanes) {
         __m512i sum = load_words(request.inputs[0] + start + k, lanes);
         for (std::size_t i = 1; i < request.count; ++i) {
           sum = reduce_words(_mm512_add_epi64(sum, load_words(request.inputs[i] + start + k, lanes)), q);
@@ -312,7 +318,7 @@ bool hop(const HopRequest<Word>& request) {
       const __m512i q = broadcast64(prime.modulus);
       const Word* mine = request.mine + block_offset(ring, b) + l * length;
       if (!unpack_row(prime, request.in + at, length, row.data())) return false;
-      for_words(length, [&](std::size_t k, __mmask8 lanes) {
+      for_lanes<Word>(length, [&](std::size_t k, __mmask8 lanes) {
         const __m512i sum = _mm512_add_epi64(load_words(row.data() + k, lanes), load_words(mine + k, lanes));
         _mm512_mask_storeu_epi64(row.data() + k, lanes, reduce_words(sum, q));
       });
@@ -388,7 +394,7 @@ KernelTable<Word> make_table() {
   t.stream = stream;
   t.gaussian = gaussian;
   t.ternary = ternary;
-  t.quantize = quantize64;
+  t.quantize = quantize;
   t.pack_row = pack_row;
   t.unpack_row = unpack_row;
   t.add = add;

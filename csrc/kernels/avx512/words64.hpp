@@ -1,9 +1,9 @@
-// Rows of 64-bit words, eight lanes at a time.
+// Eight 64-bit words at a time.
 #pragma once
 
 #include <immintrin.h>
 
-#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
 #include "base/isa.hpp"
@@ -15,18 +15,6 @@ constexpr std::size_t kLanes64 = 8;
 
 inline __m512i broadcast64(std::uint64_t value) {
   return _mm512_set1_epi64(static_cast<long long>(value));
-}
-
-inline __mmask8 lanes64(std::size_t left) {
-  return static_cast<__mmask8>((1u << std::min(left, kLanes64)) - 1);
-}
-
-// Applies `body(index, lanes)` to a row in steps of eight; the last step may be partial.
-template <class Body>
-inline void for_words(std::size_t count, Body body) {
-  std::size_t k = 0;
-  for (; k + kLanes64 <= count; k += kLanes64) body(k, static_cast<__mmask8>(0xff));
-  if (k < count) body(k, lanes64(count - k));
 }
 
 inline __m512i load_words(const void* p, __mmask8 lanes) {
