@@ -45,7 +45,10 @@ inline void* words_out(py::array& array, std::size_t word_bytes, std::size_t cou
 // A new one-dimensional array of plain numbers; a large one owns a block of the arena.
 py::array new_array(const py::dtype& dtype, std::size_t count, Contents contents);
 
-// The tensors of a list of contiguous float arrays; a bfloat16 tensor comes as ("bfloat16", uint16 array).
+// Whether the core reads an array where it lies: a sequence of contiguous rows at equal distances, in C order.
+bool reads_in_place(const py::array& array);
+
+// The tensors of a list of float arrays that `reads_in_place`; a bfloat16 tensor comes as ("bfloat16", uint16 array).
 class Tensors {
  public:
   explicit Tensors(const py::list& arrays);

@@ -32,6 +32,7 @@ PYBIND11_MODULE(_native, module) {
   bindings::register_parameters(module);
   bindings::register_keys(module);
   bindings::register_scheme(module);
+  bindings::register_pads(module);
   bindings::register_primitives(module);
   bindings::register_memory(module);
 }

@@ -8,6 +8,7 @@ namespace pppml::bindings {
 void register_errors(pybind11::module_& module);
 void register_parameters(pybind11::module_& module);
 void register_keys(pybind11::module_& module);
+void register_pads(pybind11::module_& module);
 void register_scheme(pybind11::module_& module);
 void register_primitives(pybind11::module_& module);
 void register_memory(pybind11::module_& module);  // after the primitives

@@ -116,19 +116,21 @@ void make_pads(const Scheme& scheme, const ckks::SecretKey& secret, const ring::
 
 py::object encrypt_prepared(const Scheme& scheme, const py::buffer& pads, const ring::StreamKey& noise,
                             const py::list& arrays, double weight, const py::buffer& out, const py::list& reference,
-                            std::uint64_t start, std::optional<std::uint64_t> stop, const py::object& incoming) {
+                            std::uint64_t start, std::optional<std::uint64_t> stop, const py::object& incoming,
+                            bool consume) {
   const Message message(arrays, reference, weight);
   const ckks::Range range = range_of(scheme, message.tensors.length(), start, stop);
-  const Rows prepared(scheme, pads, {range.length, true}, range, false, "pads");
+  const Rows prepared(scheme, pads, {range.length, true}, range, consume, "pads");
   require(!prepared.packed, "pads are residue words, not bytes");
   const Rows rows(scheme, out, {range.length, true}, range, true, "out");
+  require(!consume || rows.info.ptr != prepared.info.ptr, "pads that become the ciphertext are not consumed");
   const std::optional<Rows> added = incoming_rows(scheme, incoming, range);
   kernels::QuantizeReport report;
   bool valid = false;
   {
     py::gil_scoped_release unlocked;
-    valid = scheme.encrypt_prepared(prepared.info.ptr, noise, message.plain(), range, added ? added->bytes() : nullptr,
-                                    rows.target(), &report);
+    valid = scheme.encrypt_prepared(prepared.info.ptr, consume, noise, message.plain(), range,
+                                    added ? added->bytes() : nullptr, rows.target(), &report);
   }
   return clipped_or_none(valid, report);
 }
@@ -291,7 +293,7 @@ py::tuple quantize(const Scheme& scheme, const py::list& arrays, double weight, 
     py::gil_scoped_release unlocked;
     clipped = scheme.quantize(message.plain(), rounding, range, data).clipped;
   }
-  return py::make_tuple(out, clipped);
+  return py::make_tuple(values, clipped);
 }
 
 py::array generate_public(const Scheme& scheme, const ckks::SecretKey& secret, const ring::StreamKey& error,
@@ -309,6 +311,7 @@ std::unique_ptr<ckks::PublicKey> load_public(const Scheme& scheme, const py::arr
 }  // namespace
 
 void register_scheme(py::module_& module) {
+  module.def("reads_in_place", &reads_in_place, py::arg("array"));
   py::class_<Scheme>(module, "Scheme")
       .def(py::init([](const ckks::Parameters& parameters, const std::string& backend, const std::string& cipher) {
              return Scheme::create(parameters, backend, cipher);
@@ -341,7 +344,7 @@ void register_scheme(py::module_& module) {
            py::arg("start"), py::arg("stop"), py::arg("out"))
       .def("encrypt_prepared", &encrypt_prepared, py::arg("pads"), py::arg("noise"), py::arg("tensors"),
            py::arg("weight"), py::arg("out"), py::kw_only(), py::arg("reference") = py::list(), py::arg("start") = 0,
-           py::arg("stop") = py::none(), py::arg("incoming") = py::none())
+           py::arg("stop") = py::none(), py::arg("incoming") = py::none(), py::arg("consume") = false)
       .def("encrypt_public", &encrypt_public, py::arg("key"), py::arg("noise"), py::arg("tensors"), py::arg("weight"),
            py::arg("c0"), py::arg("c1"), py::kw_only(), py::arg("reference") = py::list(), py::arg("start") = 0,
            py::arg("stop") = py::none())

@@ -23,12 +23,19 @@ constexpr double kPublicResidualMargin = 2;
 // Fewer blocks than this are not worth a thread: sixteen take some 100 microseconds, starting one some 20.
 constexpr std::size_t kBlocksPerThread = 16;
 
+// Pads of so many blocks are still in the second-level cache when they have been used and are zeroed.
+constexpr std::size_t kPadBlocks = 16;
+
+// Blocks [begin, end) of a batch.
+Batch blocks_of(const Batch& whole, std::size_t begin, std::size_t end, std::size_t degree) {
+  return {whole.first_block + begin, end - begin, end == whole.blocks ? whole.last_length : degree};
+}
+
 // body(part, begin): `part` is the batch of blocks [begin, ...) of `whole`.
 template <class Body>
 void over_blocks(const Batch& whole, std::size_t degree, Body body) {
   parallel_for(whole.blocks, kBlocksPerThread, [&](std::size_t begin, std::size_t end) {
-    const std::size_t last = end == whole.blocks ? whole.last_length : degree;
-    body(Batch{whole.first_block + begin, end - begin, last}, begin);
+    body(blocks_of(whole, begin, end, degree), begin);
   });
 }
 
@@ -163,14 +170,26 @@ void SchemeImpl<Word>::make_pads(const SecretKey& secret, const ring::StreamKey&
 }
 
 template <class Word>
-bool SchemeImpl<Word>::encrypt_prepared(const void* pads, const ring::StreamKey& noise, const Plain& plain,
+bool SchemeImpl<Word>::encrypt_prepared(void* pads, bool consume, const ring::StreamKey& noise, const Plain& plain,
                                         const Range& range, const std::uint8_t* incoming, const RowTarget& out,
                                         QuantizeReport* report) const {
-  return add_messages(noise, plain, range, incoming, out, report,
-                      [&](const Batch&, std::size_t begin, const kernels::MessageRequest<Word>& message) {
-                        return kernels_.encrypt_prepared(static_cast<const Word*>(pads) + begin * ring_.block_words(),
-                                                         message);
-                      });
+  return add_messages(
+      noise, plain, range, incoming, out, report,
+      [&](const Batch& part, std::size_t begin, const kernels::MessageRequest<Word>& whole) {
+        bool valid = true;
+        for (std::size_t b = 0; b < part.blocks; b += kPadBlocks) {
+          kernels::MessageRequest<Word> piece = whole;
+          piece.batch = blocks_of(part, b, std::min(b + kPadBlocks, part.blocks), ring_.degree());
+          piece.incoming = rows(RowSource{nullptr, incoming}, begin + b).packed;
+          piece.out = rows(out, begin + b);
+          Word* const used = static_cast<Word*>(pads) + (begin + b) * ring_.block_words();
+          valid = kernels_.encrypt_prepared(used, piece) && valid;
+          const std::size_t full_rows = (piece.batch.blocks - 1) * ring_.degree();
+          const std::size_t count = (full_rows + piece.batch.last_length) * ring_.prime_count();
+          if (consume) pppml::wipe(used, count * sizeof(Word));
+        }
+        return valid;
+      });
 }
 
 template <class Word>

@@ -53,7 +53,7 @@ class SchemeImpl final : public Scheme {
                kernels::QuantizeReport* report) const override;
   void make_pads(const SecretKey& secret, const ring::StreamKey& noise, const std::uint8_t* public_seed,
                  const Range& range, void* pads) const override;
-  bool encrypt_prepared(const void* pads, const ring::StreamKey& noise, const Plain& plain, const Range& range,
+  bool encrypt_prepared(void* pads, bool consume, const ring::StreamKey& noise, const Plain& plain, const Range& range,
                         const std::uint8_t* incoming, const RowTarget& out,
                         kernels::QuantizeReport* report) const override;
   kernels::QuantizeReport encrypt_public(const PublicKey& key, const ring::StreamKey& noise, const Plain& plain,

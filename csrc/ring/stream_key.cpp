@@ -12,8 +12,12 @@ namespace pppml::ring {
 
 OwnerProcess::OwnerProcess() : id_(getpid()) {}
 
+bool OwnerProcess::here() const {
+  return id_ == getpid();
+}
+
 void OwnerProcess::check() const {
-  require(id_ == getpid(), "a key made in process ", id_, " was used in its fork ", getpid(),
+  require(here(), "a key made in process ", id_, " was used in its fork ", getpid(),
           ": both would draw the same randomness; make the key after the fork");
 }
 

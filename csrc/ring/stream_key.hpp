@@ -14,6 +14,7 @@ class OwnerProcess {
   OwnerProcess();
   // Throws RequirementError in any other process.
   void check() const;
+  bool here() const;
 
  private:
   std::int64_t id_;

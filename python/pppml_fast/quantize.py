@@ -10,39 +10,60 @@ from numpy.typing import DTypeLike, NDArray
 from pppml_fast import _native
 from pppml_fast.errors import InputError, ParameterError
 from pppml_fast.params import CkksParams
-from pppml_fast.tensors import TensorInput, check_weight, explain_non_finite, tensor_list, total_length
+from pppml_fast.tensors import (
+    TensorInput,
+    check_weight,
+    explain_non_finite,
+    reference_list,
+    tensor_list,
+    total_length,
+)
 
 __all__ = ["check_out", "count_clipped", "dequantize", "quantize"]
 
 
 def quantize(
-    params: CkksParams, x: TensorInput, weight: float | None = None, out: NDArray[np.int64] | None = None
+    params: CkksParams,
+    x: TensorInput,
+    weight: float | None = None,
+    reference: TensorInput | None = None,
+    out: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
-    """The int64 values that encryption rounds ``x`` to: round(weight * clip(x) / step), one flat vector.
+    """The int64 values that encryption rounds ``x`` to: round(weight * clip(x - reference) / step), one flat vector.
 
-    ``x`` is a float array or a list of them; ``weight`` is the share that ``weights="public"`` requires. Raises
-    InputError on NaN, Inf or an unsuitable dtype, or when ``out`` is no contiguous int64 array of that length.
+    ``x`` is a float array or a list of them; ``weight`` is the share that ``weights="public"`` requires; ``reference``,
+    as many values, is subtracted on the way, without an array of differences. Under ``rounding="stochastic"`` every
+    call rounds anew, with fresh randomness from the system. ``out`` is a contiguous int64 array of that length. Raises
+    InputError on NaN, Inf, an unsuitable dtype or length.
     """
-    return _quantize(params, x, weight, out)[0]
+    return _quantize(params, x, weight, reference, out)[0]
 
 
-def count_clipped(params: CkksParams, x: TensorInput) -> int:
-    """How many values of ``x`` lie outside ``[-clip, clip]`` and would be clipped."""
-    return _quantize(params, x, 1.0)[1]
+def count_clipped(params: CkksParams, x: TensorInput, reference: TensorInput | None = None) -> int:
+    """How many values of ``x - reference`` lie outside ``[-clip, clip]`` and would be clipped."""
+    return _quantize(params, x, 1.0, reference, None)[1]
 
 
 def _quantize(
-    params: CkksParams, x: TensorInput, weight: float | None, out: NDArray[np.int64] | None = None
+    params: CkksParams,
+    x: TensorInput,
+    weight: float | None,
+    reference: TensorInput | None,
+    out: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.int64], int]:
     tensors = tensor_list(x)
+    subtracted = reference_list(reference, tensors)
     if out is not None:
         check_out(out, (total_length(tensors),), "i")
         if not out.flags.c_contiguous:
-            raise InputError("out must be a contiguous array")
+            raise InputError("out must be contiguous")
+    rounding = _native.StreamKey.from_system() if params.rounding == "stochastic" else None
     try:
-        values, clipped = params._scheme.quantize(tensors, check_weight(params, weight), out=out)
+        values, clipped = params._scheme.quantize(
+            tensors, check_weight(params, weight), reference=subtracted, rounding=rounding, out=out
+        )
     except _native.NonFiniteError as error:
-        raise explain_non_finite(error, tensors) from None
+        raise explain_non_finite(error, tensors, subtracted) from None
     except _native.RequirementError as error:
         raise ParameterError(str(error)) from None
     return values, int(clipped)

@@ -1,9 +1,10 @@
-"""What callers may hand in as weights, turned into the list of contiguous tensors that the core reads in place."""
+"""What callers may hand in as weights, turned into the list of tensors that the core reads in place."""
 
 from __future__ import annotations
 
 import numbers
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,30 @@ from pppml_fast import _native
 from pppml_fast.errors import InputError
 from pppml_fast.params import CkksParams
 
-__all__ = ["TensorInput", "check_weight", "explain_non_finite", "tensor_list", "total_length"]
+__all__ = [
+    "TensorInput",
+    "check_finite",
+    "check_weight",
+    "explain_non_finite",
+    "reference_list",
+    "tensor_list",
+    "total_length",
+]
+
+# Marks the bits of a tensor that NumPy has no dtype for: (_BFLOAT16, uint16 array).
+_BFLOAT16 = "bfloat16"
+_CHUNK = 1 << 16
 
 # A float array, or a list or tuple of them: NumPy, anything with the buffer protocol, `__array__` or DLPack.
 TensorInput = Any
 
 
 def tensor_list(values: TensorInput) -> list[Any]:
-    """The tensors of ``values`` in order, each contiguous, copied only if it was not.
+    """The tensors of ``values`` in order, each as the core reads it in place, copied only if it does not.
 
-    float32, float64, float16 and bfloat16 are read as they are; a list of Python numbers counts as one float64 array.
-    Raises InputError for other dtypes, naming the tensor.
+    It reads contiguous arrays, and rows at equal distances such as ``x[:, :k]``. float32, float64, float16 and bfloat16
+    are read as they are; a list of Python numbers counts as one float64 array. Raises InputError for other dtypes,
+    naming the tensor.
     """
     if isinstance(values, list | tuple) and not all(isinstance(item, numbers.Real) for item in values):
         return [_tensor(item, index) for index, item in enumerate(values)]
@@ -34,8 +48,8 @@ def _tensor(value: Any, index: int) -> Any:
     try:
         if str(getattr(value, "dtype", "")) == "torch.bfloat16":
             # NumPy has no bfloat16: hand over the bits and say what they are.
-            bits = value.detach().contiguous().view(sys.modules["torch"].int16).reshape(-1)
-            return "bfloat16", np.from_dlpack(bits).view(np.uint16)
+            bits = value.detach().view(sys.modules["torch"].int16)
+            return _BFLOAT16, _readable(np.from_dlpack(bits).view(np.uint16))
         array = _as_array(value)
     except (TypeError, ValueError, BufferError) as error:
         raise InputError(f"tensor {index} of type {type(value).__name__} is no array of numbers: {error}") from None
@@ -45,7 +59,12 @@ def _tensor(value: Any, index: int) -> Any:
             "(integer buffers do not travel as weights)"
         )
     # The core reads native byte order; files of other machines (NIfTI, FITS) arrive in the opposite one.
-    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(-1)
+    return _readable(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
+
+
+def _readable(array: NDArray[Any]) -> NDArray[Any]:
+    """``array`` where the core reads it in place, else a copy."""
+    return array if _native.reads_in_place(array) else np.ascontiguousarray(array)
 
 
 def _as_array(value: Any) -> NDArray[Any]:
@@ -80,15 +99,71 @@ def check_weight(params: CkksParams, weight: float | None) -> float:
     return float(weight)
 
 
-def explain_non_finite(error: _native.NonFiniteError, tensors: list[Any]) -> InputError:
+def reference_list(reference: TensorInput | None, tensors: list[Any]) -> list[Any]:
+    """The tensors to be subtracted, none for None. Raises InputError unless they are as many values as ``tensors``."""
+    if reference is None:
+        return []
+    subtracted = tensor_list(reference)
+    if total_length(subtracted) != total_length(tensors):
+        raise InputError(
+            f"the reference has {total_length(subtracted)} values, the weights {total_length(tensors)}; "
+            "give both in the same layout"
+        )
+    return subtracted
+
+
+def check_finite(tensors: list[Any], reference: Sequence[Any] = ()) -> None:
+    """Read every value once; raise InputError that names tensor and element of the first NaN or Inf."""
+    for part, what in ((tensors, "tensor"), (reference, "reference tensor")):
+        for index, tensor in enumerate(part):
+            found = _first_non_finite(tensor)
+            if found is not None:
+                raise _refusal(what, index, found)
+
+
+def _first_non_finite(tensor: Any) -> int | None:
+    values, infinite = _bits_or_values(tensor)
+    before = 0
+    # Pieces in C order, in place wherever they are contiguous.
+    pieces: Any = np.nditer(values, flags=["external_loop", "buffered", "zerosize_ok"], order="C", buffersize=_CHUNK)
+    for piece in pieces:
+        marks = infinite(piece)
+        if marks.any():
+            return before + int(np.argmax(marks))
+        before += piece.size
+    return None
+
+
+def _bits_or_values(tensor: Any) -> tuple[NDArray[Any], Callable[[Any], NDArray[np.bool_]]]:
+    """An array, and what marks those of its elements that stand for NaN or Inf."""
+    if isinstance(tensor, tuple):
+        return tensor[1], lambda bits: (bits & 0x7F80) == 0x7F80
+    return tensor, lambda values: ~np.isfinite(values)
+
+
+def explain_non_finite(error: _native.NonFiniteError, tensors: list[Any], reference: Sequence[Any] = ()) -> InputError:
     """The refusal of a NaN or Inf, naming tensor and element."""
-    left = int(error.args[0].split()[1])
-    for index, tensor in enumerate(tensors):
-        size = int((tensor[1] if isinstance(tensor, tuple) else tensor).size)
-        if left < size:
-            return InputError(
-                f"tensor {index}, element {left} is NaN or Inf; nothing was encrypted. "
-                "Lower the step size or drop this update"
-            )
-        left -= size
-    return InputError(str(error))
+    index = int(error.args[0].split()[1])
+    owner, element, tensor = _owner(tensors, index)
+    values, infinite = _bits_or_values(tensor)
+    if reference and not infinite(values[np.unravel_index(element, values.shape)]):
+        owner, element, _ = _owner(reference, index)
+        return _refusal("reference tensor", owner, element)
+    return _refusal("tensor", owner, element)
+
+
+def _owner(tensors: Sequence[Any], index: int) -> tuple[int, int, Any]:
+    """Which tensor holds element ``index`` of the flat vector: its number, the element's within it, and itself."""
+    for number, tensor in enumerate(tensors):
+        size = total_length([tensor])
+        if index < size:
+            return number, index, tensor
+        index -= size
+    raise IndexError(index)
+
+
+def _refusal(what: str, index: int, element: int) -> InputError:
+    return InputError(
+        f"{what} {index}, element {element} is NaN or Inf; nothing was encrypted. "
+        "Lower the step size or drop this update"
+    )

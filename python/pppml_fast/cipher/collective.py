@@ -6,8 +6,10 @@ b_i = -a s_i + e_i + Delta m_i, and only S = sum of s_i opens sum of b_i.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,23 @@ from numpy.typing import DTypeLike, NDArray
 from pppml_fast import _native
 from pppml_fast.cipher.ciphertext import Ciphertext
 from pppml_fast.cipher.expansion import check_bytes32
-from pppml_fast.cipher.keys import encrypt_symmetric, encryption_target
 from pppml_fast.cipher.opening import check_mode, open_sum
+from pppml_fast.cipher.pads import PAD_LIMIT_BYTES, PadStore
 from pppml_fast.cipher.secrecy import Secret
+from pppml_fast.cipher.streaming import (
+    CHUNK_BLOCKS,
+    Buffer,
+    Sink,
+    check_chunk_blocks,
+    packed_view,
+    stream_in,
+    stream_out,
+)
+from pppml_fast.cipher.symmetric import SymmetricMessage, encryption_target
+from pppml_fast.cipher.wire import Kind
 from pppml_fast.errors import CiphertextError, InputError, KeyReuseError, ParameterError
 from pppml_fast.params import CkksParams
-from pppml_fast.tensors import TensorInput, tensor_list, total_length
+from pppml_fast.tensors import TensorInput
 
 __all__ = ["CollectiveKey", "OpeningKey"]
 
@@ -36,6 +49,9 @@ class CollectiveKey(Secret):
         self._noise: _native.StreamKey | None = noise
         self._context: bytes | None = None
         self._claim = threading.Lock()
+        self._pads: PadStore | None = None
+        self._used_fraction = 0.0
+        self._message: weakref.ref[SymmetricMessage] | None = None
 
     @classmethod
     def generate(cls, params: CkksParams) -> CollectiveKey:
@@ -44,43 +60,159 @@ class CollectiveKey(Secret):
         secret = params._scheme.generate_secret(_native.StreamKey.from_system())
         return cls(params, secret, _native.StreamKey.from_system())
 
+    def prepare(
+        self, context: bytes, length: int, *, limit_bytes: int = PAD_LIMIT_BYTES, background: bool = True
+    ) -> None:
+        """Make what encryption needs no weights for: the pads of ``length`` weights in ``context``.
+
+        They are made on a thread of lowest priority, while training runs, or with ``background=False`` before this
+        returns; at most ``limit_bytes`` of them, 4 or 8 bytes per coefficient. Encryption uses the pads that are ready
+        by then and makes the rest, with the same result. Pads for another context or length than the encryption's are
+        destroyed unused; so are all of them by :meth:`destroy`, by a refused encryption and by a second call for
+        another message. Raises KeyReuseError when the key is used or destroyed, InputError on a negative limit.
+        """
+        context = check_bytes32("context", context)
+        if limit_bytes < 0:
+            raise InputError(f"limit_bytes = {limit_bytes} is negative")
+        with self._claim:
+            secret, noise = self._unused()
+            if self._pads is not None and self._pads.serves(context, length):
+                return
+            self._drop_pads()
+            try:
+                pads = PadStore(self.params, secret, noise, context, length, limit_bytes)
+            except _native.RequirementError as error:
+                raise ParameterError(str(error)) from None
+            self._pads = pads
+        pads.fill(background)
+
+    @property
+    def prepared_fraction(self) -> float:
+        """Fraction of the message whose pads are ready, 0 … 1; after the encryption, the fraction that it used."""
+        pads = self._pads
+        return self._used_fraction if pads is None else pads.fraction
+
     def encrypt(
-        self, x: TensorInput, context: bytes, weight: float | None = None, out: Ciphertext | None = None
+        self,
+        x: TensorInput,
+        context: bytes,
+        weight: float | None = None,
+        reference: TensorInput | None = None,
+        out: Ciphertext | None = None,
     ) -> Ciphertext:
         """Encrypt a float array or a list of them as one flat vector, once.
 
-        ``context`` is 32 bytes that name session, round and attempt, the same for all parties. Raises KeyReuseError at
-        the second message (repeating s_i and a_j for two messages would reveal their difference), InputError on NaN
-        or Inf (the key is then still unused).
+        ``context`` is 32 bytes that name session, round and attempt, the same for all parties. ``reference``, as many
+        values in any grouping, is subtracted on the way (the model that was broadcast, say), without an array of
+        differences. Raises KeyReuseError at the second message (repeating s_i and a_j for two messages would reveal
+        their difference), InputError on NaN or Inf (the key is then still unused).
         """
-        context = check_bytes32("context", context)
-        tensors = tensor_list(x)
-        result = encryption_target(self.params, total_length(tensors), out)
-        # Claimed before the encryption, which releases the interpreter: two threads never share the noise stream.
-        secret, noise = self._take_noise(context)
-        try:
-            encrypt_symmetric(self.params, secret, noise, context, result, tensors, weight)
-        except (InputError, ParameterError):
-            # Refused before anything was released: the key stays unused.
-            self._noise, self._context = noise, None
-            raise
+        message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
+        result = encryption_target(self.params, message.length, out)
+        with self._claimed(message):
+            message.write(0, message.blocks, result.first)
+        result.terms, result.context = 1, message.context
         return result
 
-    def _take_noise(self, context: bytes) -> tuple[_native.SecretKey, _native.StreamKey]:
+    def encrypt_onto(
+        self,
+        incoming: Buffer | None,
+        x: TensorInput,
+        context: bytes,
+        weight: float | None = None,
+        reference: TensorInput | None = None,
+        out: bytearray | memoryview | None = None,
+    ) -> bytearray | memoryview:
+        """A party's turn in a ring in one pass: packed(incoming + the encryption of ``x``).
+
+        ``incoming`` is the packed running sum, as :meth:`Ciphertext.pack` gives all blocks, or None for the first
+        party. ``out`` is writable memory of as many bytes, ``incoming`` itself if it is writable, or None for a new
+        bytearray. Takes the rest from and raises what :meth:`encrypt` does; CiphertextError on ``incoming`` of a wrong
+        length or with a residue not below its prime. A refusal leaves zeros in ``out`` and the key unused.
+        """
+        message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
+        size = message.packed_bytes(0, message.blocks)
+        added = None if incoming is None else packed_view("incoming", incoming, size)
+        result = bytearray(size) if out is None else out
+        target = packed_view("out", result, size, writable=True)
+        with self._claimed(message):
+            message.write(0, message.blocks, target, added)
+        return result
+
+    def encrypt_chunks(
+        self,
+        x: TensorInput,
+        context: bytes,
+        weight: float | None = None,
+        reference: TensorInput | None = None,
+        *,
+        incoming: Iterable[Buffer] | None = None,
+        chunk_blocks: int = CHUNK_BLOCKS,
+    ) -> Iterator[bytes | memoryview]:
+        """Encrypt piece by piece, for vectors that fit in memory once or not at all.
+
+        Gives the bytes of :meth:`Ciphertext.to_bytes`: the header, then memory that holds ``chunk_blocks`` blocks and
+        is overwritten by the next step. ``x`` and ``reference`` may be ``numpy.memmap``; they are read in place, first
+        as a whole for NaN and Inf. ``incoming`` are the bytes of a running sum, cut anywhere: then the sum with this
+        party's term comes out. Takes the rest from and raises what :meth:`encrypt` does, before anything is given out;
+        CiphertextError when ``incoming`` is no ciphertext of this context and length. The key is used from here on.
+        """
+        message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
+        check_chunk_blocks(chunk_blocks)
+        message.check_finite()
+        self._claim_for(message)
+        return stream_out(message, Kind.COLLECTIVE, chunk_blocks, incoming)
+
+    def _unused(self) -> tuple[_native.SecretKey, _native.StreamKey]:
+        if self._secret is None:
+            raise KeyReuseError("this collective key was destroyed; generate a fresh one for the next attempt")
+        if self._noise is None:
+            raise KeyReuseError(
+                "this collective key has encrypted its one message; generate a fresh key for every attempt"
+            )
+        return self._secret, self._noise
+
+    def _claim_for(self, message: SymmetricMessage) -> _native.StreamKey:
+        """Give the key to ``message``, and to no other, before the encryption, which releases the interpreter."""
         with self._claim:
-            if self._secret is None:
-                raise KeyReuseError("this collective key was destroyed; generate a fresh one for the next attempt")
-            if self._noise is None:
-                raise KeyReuseError(
-                    "this collective key has encrypted its one message; generate a fresh key for every attempt"
-                )
+            secret, noise = self._unused()
+            pads, self._pads = self._pads, None
+            if pads is not None and not pads.serves(message.context, message.length):
+                pads.close()
+                pads = None
+            message.under(secret, noise, pads)
             # The noise stream serves once; without it the ciphertext can never be recomputed.
-            noise, self._noise, self._context = self._noise, None, context
-            return self._secret, noise
+            self._noise, self._context = None, message.context
+            self._message = weakref.ref(message)
+            self._used_fraction = message.prepared / message.blocks if message.prepared else 0.0
+            return noise
+
+    @contextlib.contextmanager
+    def _claimed(self, message: SymmetricMessage) -> Iterator[None]:
+        noise = self._claim_for(message)
+        try:
+            yield
+        except (CiphertextError, InputError, ParameterError):
+            # Refused before anything was released: the key stays unused, without its pads.
+            with self._claim:
+                self._noise, self._context, self._used_fraction = noise, None, 0.0
+            raise
+        finally:
+            message.close()
+
+    def _drop_pads(self) -> None:
+        if self._pads is not None:
+            self._pads.close()
+        self._pads = None
 
     def destroy(self) -> None:
-        """Drop the secret; its memory is wiped."""
-        self._secret = self._noise = None
+        """Drop the secret and its pads; their memory is wiped. An encryption in pieces that is under way ends."""
+        with self._claim:
+            self._secret = self._noise = None
+            self._drop_pads()
+            message = None if self._message is None else self._message()
+        if message is not None:
+            message.close()
 
     @staticmethod
     def sum(keys: Sequence[CollectiveKey]) -> OpeningKey:
@@ -149,6 +281,24 @@ class OpeningKey(Secret):
                 "only the sum over the whole live set opens"
             )
         return open_sum(self.params, self._native, ciphertext, dtype, integers, out)
+
+    def decrypt_chunks(
+        self,
+        chunks: Iterable[Buffer],
+        out: NDArray[Any] | Sink,
+        dtype: DTypeLike = np.float32,
+        *,
+        chunk_blocks: int = CHUNK_BLOCKS,
+    ) -> int:
+        """The exact sum in the bytes of one ciphertext, opened while they arrive; the number of weights.
+
+        ``chunks`` gives the bytes of :meth:`Ciphertext.to_bytes`, header first, cut anywhere. ``out`` is a float32,
+        float64 or int64 array of the sum's length (a ``numpy.memmap``, say), or a function that is called with one
+        piece of the sum after the other as an array of ``dtype``, which the next piece overwrites. A piece leaves once
+        its residuals are checked. Raises what :meth:`decrypt` does and CiphertextError on damaged or missing bytes;
+        then an array holds zeros, and a function has seen pieces of a sum that must not be used.
+        """
+        return stream_in(self.params, self._native, self.terms, chunks, out, dtype, chunk_blocks)
 
     def __repr__(self) -> str:
         return f"OpeningKey({self.params.name}, terms={self.terms}, <hidden>)"

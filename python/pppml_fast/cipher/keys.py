@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native
-from pppml_fast.cipher.ciphertext import Ciphertext, allocate, fresh_kind
+from pppml_fast.cipher.ciphertext import Ciphertext
 from pppml_fast.cipher.expansion import expansion_key
 from pppml_fast.cipher.opening import check_mode, open_sum
 from pppml_fast.cipher.secrecy import Secret
-from pppml_fast.errors import CiphertextError, InputError, ParameterError
+from pppml_fast.cipher.streaming import CHUNK_BLOCKS, Buffer, Sink, check_chunk_blocks, stream_in, stream_out
+from pppml_fast.cipher.symmetric import SymmetricMessage, encryption_target
+from pppml_fast.cipher.wire import Kind
+from pppml_fast.errors import CiphertextError, ParameterError
 from pppml_fast.params import CkksParams
-from pppml_fast.tensors import TensorInput, check_weight, explain_non_finite, tensor_list, total_length
+from pppml_fast.tensors import (
+    TensorInput,
+    check_weight,
+    explain_non_finite,
+    reference_list,
+    tensor_list,
+    total_length,
+)
 
 __all__ = ["KeyPair", "PublicKey", "SecretKey", "keygen"]
 
@@ -36,21 +47,36 @@ class PublicKey:
         except _native.RequirementError as error:
             raise CiphertextError(str(error)) from None
 
-    def encrypt(self, x: TensorInput, weight: float | None = None, out: Ciphertext | None = None) -> Ciphertext:
+    def encrypt(
+        self,
+        x: TensorInput,
+        weight: float | None = None,
+        reference: TensorInput | None = None,
+        out: Ciphertext | None = None,
+    ) -> Ciphertext:
         """Encrypt a float array or a list of them as one flat vector.
 
-        ``weight`` is this party's share in (0, 1]; parameters with ``weights="public"`` require it. Values outside
-        ``[-clip, clip]`` are clipped. Raises InputError on NaN or Inf, naming tensor and element.
+        ``weight`` is this party's share in (0, 1]; parameters with ``weights="public"`` require it. ``reference``, as
+        many values in any grouping, is subtracted on the way (the model that was broadcast, say), without an array of
+        differences. Values of ``x - reference`` outside ``[-clip, clip]`` are clipped. Raises InputError on NaN or Inf,
+        naming tensor and element.
         """
         tensors = tensor_list(x)
+        subtracted = reference_list(reference, tensors)
         result = encryption_target(self.params, total_length(tensors), out)
         seed = _native.StreamKey.from_system()
         try:
             self.params._scheme.encrypt_public(
-                self._native, seed, tensors, check_weight(self.params, weight), result.first, result.second
+                self._native,
+                seed,
+                tensors,
+                check_weight(self.params, weight),
+                result.first,
+                result.second,
+                reference=subtracted,
             )
         except _native.NonFiniteError as error:
-            raise explain_non_finite(error, tensors) from None
+            raise explain_non_finite(error, tensors, subtracted) from None
         except _native.RequirementError as error:
             raise ParameterError(str(error)) from None
         result.terms = 1
@@ -89,18 +115,47 @@ class SecretKey(Secret):
         self.params = params
         self._native = native
 
-    def encrypt(self, x: TensorInput, weight: float | None = None, out: Ciphertext | None = None) -> Ciphertext:
+    def encrypt(
+        self,
+        x: TensorInput,
+        weight: float | None = None,
+        reference: TensorInput | None = None,
+        out: Ciphertext | None = None,
+    ) -> Ciphertext:
         """Encrypt under the secret key (keys="secret"): one polynomial and a fresh 32-byte seed per ciphertext.
 
         Takes and raises what :meth:`PublicKey.encrypt` does, and ParameterError in another key mode.
         """
+        message = self._message(x, weight, reference)
+        result = encryption_target(self.params, message.length, out)
+        message.write(0, message.blocks, result.first)
+        result.terms, result.context = 1, message.context
+        return result
+
+    def encrypt_chunks(
+        self,
+        x: TensorInput,
+        weight: float | None = None,
+        reference: TensorInput | None = None,
+        *,
+        chunk_blocks: int = CHUNK_BLOCKS,
+    ) -> Iterator[bytes | memoryview]:
+        """Encrypt under the secret key piece by piece, for vectors that fit in memory once or not at all.
+
+        As :meth:`CollectiveKey.encrypt_chunks`; public-key ciphertexts, whose second polynomial follows the whole first
+        one, are not streamed.
+        """
+        message = self._message(x, weight, reference)
+        check_chunk_blocks(chunk_blocks)
+        message.check_finite()
+        return stream_out(message, Kind.SEEDED, chunk_blocks)
+
+    def _message(self, x: TensorInput, weight: float | None, reference: TensorInput | None) -> SymmetricMessage:
         if self.params.keys != "secret":
             raise ParameterError(f"encrypting with the secret key needs keys='secret', not {self.params.keys!r}")
-        tensors = tensor_list(x)
-        result = encryption_target(self.params, total_length(tensors), out)
-        noise, seed = _native.StreamKey.from_system(), os.urandom(_SEED_BYTES)
-        encrypt_symmetric(self.params, self._native, noise, seed, result, tensors, weight)
-        return result
+        message = SymmetricMessage(self.params, os.urandom(_SEED_BYTES), x, weight, reference)
+        message.under(self._native, _native.StreamKey.from_system())
+        return message
 
     def decrypt(
         self,
@@ -115,6 +170,20 @@ class SecretKey(Secret):
         residual check.
         """
         return open_sum(self.params, self._native, ciphertext, dtype, integers, out)
+
+    def decrypt_chunks(
+        self,
+        chunks: Iterable[Buffer],
+        out: NDArray[Any] | Sink,
+        dtype: DTypeLike = np.float32,
+        *,
+        chunk_blocks: int = CHUNK_BLOCKS,
+    ) -> int:
+        """The exact sum in the bytes of one ciphertext, opened while they arrive (keys="secret").
+
+        As :meth:`OpeningKey.decrypt_chunks`. Raises CiphertextError for an expanded sum or a public-key ciphertext.
+        """
+        return stream_in(self.params, self._native, None, chunks, out, dtype, chunk_blocks)
 
     def __repr__(self) -> str:
         return f"SecretKey({self.params.name}, <hidden>)"
@@ -143,36 +212,6 @@ def keygen(params: CkksParams) -> KeyPair:
     return KeyPair(PublicKey(params, residues, seed), secret)
 
 
-def encrypt_symmetric(
-    params: CkksParams,
-    secret: _native.SecretKey,
-    noise: _native.StreamKey,
-    context: bytes,
-    result: Ciphertext,
-    tensors: list[Any],
-    weight: float | None,
-) -> None:
-    """Fill ``result`` with an encryption under ``secret`` and the public polynomials of ``context``."""
-    try:
-        params._scheme.encrypt(
-            secret, noise, expansion_key(params, context), tensors, check_weight(params, weight), result.first
-        )
-    except _native.NonFiniteError as error:
-        raise explain_non_finite(error, tensors) from None
-    except _native.RequirementError as error:
-        raise ParameterError(str(error)) from None
-    result.terms, result.context = 1, context
-
-
 def _check_owner_mode(params: CkksParams) -> None:
     if params.keys == "collective":
         raise ParameterError("keys='collective' has no key pair: use CollectiveKey.generate(params)")
-
-
-def encryption_target(params: CkksParams, length: int, out: Ciphertext | None) -> Ciphertext:
-    """``out`` after a check that an encryption of ``length`` weights fits it, or a new ciphertext."""
-    if out is None:
-        return allocate(params, length)
-    if out.params.id != params.id or out.length != length or out.kind != fresh_kind(params):
-        raise InputError(f"out is {out!r}; the encryption has {length} weights under {params.name}")
-    return out

@@ -1,0 +1,216 @@
+"""Ciphertexts that never lie in memory as a whole: their bytes piece by piece, out and in.
+
+The bytes are those of `Ciphertext.to_bytes` (``wire.py``). Public-key ciphertexts and expanded sums hold a second
+polynomial behind the whole first one; they are not streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pppml_fast import _native
+from pppml_fast.cipher.expansion import expansion_key
+from pppml_fast.cipher.symmetric import SymmetricMessage
+from pppml_fast.cipher.wire import HEADER_BYTES, Header, Kind
+from pppml_fast.errors import CiphertextError, InputError, OpeningError
+from pppml_fast.params import CkksParams
+from pppml_fast.quantize import check_out
+
+__all__ = ["CHUNK_BLOCKS", "Buffer", "Sink", "check_chunk_blocks", "packed_view", "stream_in", "stream_out"]
+
+# Large enough that a step's fixed costs vanish and several threads find work, small enough for the caches.
+CHUNK_BLOCKS = 128
+
+Buffer = bytes | bytearray | memoryview
+Sink = Callable[[NDArray[Any]], object]
+
+_STREAMED = (Kind.SEEDED, Kind.COLLECTIVE)
+
+
+def check_chunk_blocks(chunk_blocks: int) -> None:
+    """Raise InputError unless a chunk holds a block at least."""
+    if chunk_blocks < 1:
+        raise InputError(f"chunk_blocks = {chunk_blocks} must be at least 1")
+
+
+def packed_view(name: str, data: Buffer, size: int, writable: bool = False) -> memoryview:
+    """``data`` as ``size`` contiguous bytes; raises CiphertextError else."""
+    try:
+        view = memoryview(data).cast("B")
+    except TypeError as error:
+        raise CiphertextError(f"{name} must be contiguous bytes: {error}") from None
+    if len(view) != size or (writable and view.readonly):
+        raise CiphertextError(f"{name} must be {size} {'writable ' if writable else ''}bytes, all blocks packed")
+    return view
+
+
+class _Reader:
+    """Bytes that come cut anywhere, handed out in the sizes asked for."""
+
+    def __init__(self, chunks: Iterable[Buffer]) -> None:
+        self._chunks = iter(chunks)
+        self._left = memoryview(b"")
+
+    def header(self, params: CkksParams) -> Header:
+        """The header, checked against ``params`` and against the length it announces."""
+        data = memoryview(bytearray(HEADER_BYTES))
+        self.read_into(data)
+        header = Header.from_bytes(params, data)
+        if header.kind not in _STREAMED:
+            raise CiphertextError(
+                f"a ciphertext of {header.kind.name.lower()} kind holds two polynomials and is not streamed; "
+                "use Ciphertext.from_bytes"
+            )
+        blocks = params.block_count(header.length)
+        expected = int(params._scheme.packed_bytes(header.length, True, 0, blocks))
+        if header.payload_bytes != expected:
+            raise CiphertextError(
+                f"{header.length} weights take {expected} bytes; the header says {header.payload_bytes}"
+            )
+        return header
+
+    def read_into(self, target: memoryview) -> None:
+        """Fill ``target``; raises CiphertextError when the bytes end before."""
+        filled = 0
+        while filled < len(target):
+            # Only when all of a chunk is taken: the next one may be written over it.
+            if not self._advance():
+                raise CiphertextError(f"the ciphertext is truncated: {len(target) - filled} bytes are missing")
+            part = self._left[: len(target) - filled]
+            target[filled : filled + len(part)] = part
+            self._left = self._left[len(part) :]
+            filled += len(part)
+
+    def finish(self) -> None:
+        """Raise CiphertextError unless all bytes were read."""
+        if self._advance():
+            raise CiphertextError("bytes follow the end of the ciphertext: damaged, or two ciphertexts in one stream")
+
+    def _advance(self) -> bool:
+        """Whether there is something in ``_left``, taking the next chunk where needed."""
+        while not len(self._left):
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return False
+            self._left = memoryview(chunk).cast("B")
+        return True
+
+
+def stream_out(
+    message: SymmetricMessage, kind: Kind, chunk_blocks: int, incoming: Iterable[Buffer] | None = None
+) -> Iterator[bytes | memoryview]:
+    """The bytes of the encryption of ``message``, plus the ciphertext whose bytes ``incoming`` gives."""
+    params, blocks = message.params, message.blocks
+    try:
+        reader, terms = None, 1
+        if incoming is not None:
+            reader = _Reader(incoming)
+            terms += _incoming_terms(message, kind, reader)
+        payload = message.packed_bytes(0, blocks)
+        yield Header(kind, params.id[:16], message.length, terms, message.context, payload).to_bytes()
+        buffer = memoryview(bytearray(message.packed_bytes(0, min(chunk_blocks, blocks))))
+        for start in range(0, blocks, chunk_blocks):
+            stop = min(start + chunk_blocks, blocks)
+            part = buffer[: message.packed_bytes(start, stop)]
+            if reader is not None:
+                reader.read_into(part)
+            message.write(start, stop, part, None if reader is None else part)
+            yield part.toreadonly()
+        if reader is not None:
+            reader.finish()
+    finally:
+        message.close()
+
+
+def _incoming_terms(message: SymmetricMessage, kind: Kind, reader: _Reader) -> int:
+    params = message.params
+    header = reader.header(params)
+    if (header.kind, header.length, header.context) != (kind, message.length, message.context):
+        raise CiphertextError(
+            f"the incoming sum holds {header.length} weights in context {(header.context or b'').hex()[:8]}…; this "
+            f"encryption has {message.length} in {message.context.hex()[:8]}…"
+        )
+    if header.terms >= params.parties:
+        raise CiphertextError(
+            f"the sum would hold {header.terms + 1} terms; the parameters hold {params.parties} (parties)"
+        )
+    return header.terms
+
+
+def stream_in(
+    params: CkksParams,
+    secret: _native.SecretKey,
+    terms: int | None,
+    chunks: Iterable[Buffer],
+    out: NDArray[Any] | Sink,
+    dtype: DTypeLike,
+    chunk_blocks: int,
+) -> int:
+    """Open the ciphertext whose bytes ``chunks`` gives, block range by block range; the number of its weights.
+
+    Nothing leaves before its residuals are checked. ``terms``, unless None, is how many encryptions must be in it.
+    """
+    check_chunk_blocks(chunk_blocks)
+    reader = _Reader(chunks)
+    header = reader.header(params)
+    if terms is not None and header.terms != terms:
+        raise CiphertextError(
+            f"the ciphertext adds {header.terms} encryptions, the opening key {terms} secrets: "
+            "only the sum over the whole live set opens"
+        )
+    if callable(out):
+        _open(params, secret, header, reader, np.dtype(dtype), out, chunk_blocks)
+        return header.length
+    check_out(out, (header.length,), "i" if out.dtype.kind == "i" else "f")
+    done = 0
+
+    def store(values: NDArray[Any]) -> None:
+        nonlocal done
+        out[done : done + values.size] = values
+        done += values.size
+
+    try:
+        _open(params, secret, header, reader, out.dtype, store, chunk_blocks)
+    except BaseException:
+        out[:done] = 0  # a sum that was refused leaves nothing behind
+        raise
+    return header.length
+
+
+def _open(
+    params: CkksParams,
+    secret: _native.SecretKey,
+    header: Header,
+    reader: _Reader,
+    dtype: np.dtype[Any],
+    sink: Sink,
+    chunk_blocks: int,
+) -> None:
+    if dtype not in (np.float32, np.float64, np.int64):
+        raise InputError(f"a sum opens as float32, float64 or int64, not {dtype}")
+    scheme, length, blocks = params._scheme, header.length, params.block_count(header.length)
+    expansion = expansion_key(params, header.context or b"")
+    step = min(chunk_blocks, blocks)
+    packed = bytearray(int(scheme.packed_bytes(length, True, 0, step)))
+    values = np.empty(min(step * params.block_weights, length), dtype)
+    for start in range(0, blocks, chunk_blocks):
+        stop = min(start + chunk_blocks, blocks)
+        part = memoryview(packed)[: int(scheme.packed_bytes(length, True, start, stop))]
+        reader.read_into(part)
+        opened = values[: min(stop * params.block_weights, length) - start * params.block_weights]
+        refused, _, valid = scheme.open(
+            secret, length, header.terms, part, None, expansion, opened, start=start, stop=stop
+        )
+        if not valid:
+            raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
+        if refused is not None:
+            raise OpeningError(
+                f"block {refused} fails its residual check: a contribution is missing, doubled or foreign, or the "
+                "opening key is not the sum of the contributors' keys; nothing from this block on was released"
+            )
+        sink(opened)
+    reader.finish()
