@@ -17,8 +17,8 @@ class SecretMemory {
   void* data() const { return data_; }
   std::size_t size() const { return size_; }
 
-  // Zeroes bytes [from, to), all that was written and is not zero already, and gives all pages back. The memory is still
-  // there, and zero.
+  // Zeroes bytes [from, to), all that was written and is not zero already, and gives all pages back. The memory is
+  // still there, and zero.
   void wipe(std::size_t from, std::size_t to);
 
  private:

@@ -23,10 +23,10 @@ void register_pads(py::module_& module) {
       .def_property_readonly("capacity", &PadStore::capacity)
       .def_buffer([](PadStore& store) {
         const bool narrow = store.word_bytes() == sizeof(std::uint32_t);
-        return py::buffer_info(store.words(), static_cast<py::ssize_t>(store.word_bytes()),
-                               narrow ? py::format_descriptor<std::uint32_t>::format()
-                                      : py::format_descriptor<std::uint64_t>::format(),
-                               static_cast<py::ssize_t>(store.word_count()));
+        return py::buffer_info(
+            store.words(), static_cast<py::ssize_t>(store.word_bytes()),
+            narrow ? py::format_descriptor<std::uint32_t>::format() : py::format_descriptor<std::uint64_t>::format(),
+            static_cast<py::ssize_t>(store.word_count()));
       });
 }
 

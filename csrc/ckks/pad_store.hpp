@@ -24,8 +24,8 @@ class PadStore {
   void fill();
   // Fills no further, but for the chunk that is being made: how many blocks are ready, and stay as they are.
   std::uint64_t halt();
-  // Waits until no thread fills, for one chunk at most, and zeroes every pad from block `first` on; those before it were
-  // used, and zeroed by that. The store stays empty.
+  // Waits until no thread fills, for one chunk at most, and zeroes every pad from block `first` on; those before it
+  // were used, and zeroed by that. The store stays empty.
   void wipe(std::uint64_t first = 0);
 
   // Blocks whose pads are complete, and for how many there is room.

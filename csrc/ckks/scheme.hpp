@@ -111,8 +111,8 @@ class Scheme {
   virtual bool encrypt(const SecretKey& secret, const ring::StreamKey& noise, const std::uint8_t* public_seed,
                        const Plain& plain, const Range& range, const std::uint8_t* incoming, const RowTarget& out,
                        kernels::QuantizeReport* report) const = 0;
-  // The part of `encrypt` that needs no weights, and the rest. A pad serves one message: with `consume` every pad of the
-  // range is zero on return. Without it `out.words` may be the pads.
+  // The part of `encrypt` that needs no weights, and the rest. A pad serves one message: with `consume` every pad of
+  // the range is zero on return. Without it `out.words` may be the pads.
   virtual void make_pads(const SecretKey& secret, const ring::StreamKey& noise, const std::uint8_t* public_seed,
                          const Range& range, void* pads) const = 0;
   virtual bool encrypt_prepared(void* pads, bool consume, const ring::StreamKey& noise, const Plain& plain,

@@ -34,9 +34,8 @@ Batch blocks_of(const Batch& whole, std::size_t begin, std::size_t end, std::siz
 // body(part, begin): `part` is the batch of blocks [begin, ...) of `whole`.
 template <class Body>
 void over_blocks(const Batch& whole, std::size_t degree, Body body) {
-  parallel_for(whole.blocks, kBlocksPerThread, [&](std::size_t begin, std::size_t end) {
-    body(blocks_of(whole, begin, end, degree), begin);
-  });
+  parallel_for(whole.blocks, kBlocksPerThread,
+               [&](std::size_t begin, std::size_t end) { body(blocks_of(whole, begin, end, degree), begin); });
 }
 
 void refuse_non_finite(const QuantizeReport& report) {
@@ -173,23 +172,22 @@ template <class Word>
 bool SchemeImpl<Word>::encrypt_prepared(void* pads, bool consume, const ring::StreamKey& noise, const Plain& plain,
                                         const Range& range, const std::uint8_t* incoming, const RowTarget& out,
                                         QuantizeReport* report) const {
-  return add_messages(
-      noise, plain, range, incoming, out, report,
-      [&](const Batch& part, std::size_t begin, const kernels::MessageRequest<Word>& whole) {
-        bool valid = true;
-        for (std::size_t b = 0; b < part.blocks; b += kPadBlocks) {
-          kernels::MessageRequest<Word> piece = whole;
-          piece.batch = blocks_of(part, b, std::min(b + kPadBlocks, part.blocks), ring_.degree());
-          piece.incoming = rows(RowSource{nullptr, incoming}, begin + b).packed;
-          piece.out = rows(out, begin + b);
-          Word* const used = static_cast<Word*>(pads) + (begin + b) * ring_.block_words();
-          valid = kernels_.encrypt_prepared(used, piece) && valid;
-          const std::size_t full_rows = (piece.batch.blocks - 1) * ring_.degree();
-          const std::size_t count = (full_rows + piece.batch.last_length) * ring_.prime_count();
-          if (consume) pppml::wipe(used, count * sizeof(Word));
-        }
-        return valid;
-      });
+  return add_messages(noise, plain, range, incoming, out, report,
+                      [&](const Batch& part, std::size_t begin, const kernels::MessageRequest<Word>& whole) {
+                        bool valid = true;
+                        for (std::size_t b = 0; b < part.blocks; b += kPadBlocks) {
+                          kernels::MessageRequest<Word> piece = whole;
+                          piece.batch = blocks_of(part, b, std::min(b + kPadBlocks, part.blocks), ring_.degree());
+                          piece.incoming = rows(RowSource{nullptr, incoming}, begin + b).packed;
+                          piece.out = rows(out, begin + b);
+                          Word* const used = static_cast<Word*>(pads) + (begin + b) * ring_.block_words();
+                          valid = kernels_.encrypt_prepared(used, piece) && valid;
+                          const std::size_t full_rows = (piece.batch.blocks - 1) * ring_.degree();
+                          const std::size_t count = (full_rows + piece.batch.last_length) * ring_.prime_count();
+                          if (consume) pppml::wipe(used, count * sizeof(Word));
+                        }
+                        return valid;
+                      });
 }
 
 template <class Word>
