@@ -122,31 +122,31 @@ def check_finite(tensors: list[Any], reference: Sequence[Any] = ()) -> None:
 
 
 def _first_non_finite(tensor: Any) -> int | None:
-    values, infinite = _bits_or_values(tensor)
+    values, finite = _bits_or_values(tensor)
     before = 0
     # Pieces in C order, in place wherever they are contiguous.
     pieces: Any = np.nditer(values, flags=["external_loop", "buffered", "zerosize_ok"], order="C", buffersize=_CHUNK)
     for piece in pieces:
-        marks = infinite(piece)
-        if marks.any():
-            return before + int(np.argmax(marks))
+        marks = finite(piece)
+        if not marks.all():
+            return before + int(np.argmin(marks))
         before += piece.size
     return None
 
 
-def _bits_or_values(tensor: Any) -> tuple[NDArray[Any], Callable[[Any], NDArray[np.bool_]]]:
-    """An array, and what marks those of its elements that stand for NaN or Inf."""
+def _bits_or_values(tensor: Any) -> tuple[NDArray[Any], Callable[[Any], Any]]:
+    """An array, and what marks those of its elements that stand for finite numbers."""
     if isinstance(tensor, tuple):
-        return tensor[1], lambda bits: (bits & 0x7F80) == 0x7F80
-    return tensor, lambda values: ~np.isfinite(values)
+        return tensor[1], lambda bits: (bits & 0x7F80) != 0x7F80
+    return tensor, np.isfinite
 
 
 def explain_non_finite(error: _native.NonFiniteError, tensors: list[Any], reference: Sequence[Any] = ()) -> InputError:
     """The refusal of a NaN or Inf, naming tensor and element."""
     index = int(error.args[0].split()[1])
     owner, element, tensor = _owner(tensors, index)
-    values, infinite = _bits_or_values(tensor)
-    if reference and not infinite(values[np.unravel_index(element, values.shape)]):
+    values, finite = _bits_or_values(tensor)
+    if reference and finite(values[np.unravel_index(element, values.shape)]):
         owner, element, _ = _owner(reference, index)
         return _refusal("reference tensor", owner, element)
     return _refusal("tensor", owner, element)

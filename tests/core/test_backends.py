@@ -106,7 +106,7 @@ def test_gaussian(backend: str, table: str, cipher: str) -> None:
 
 
 def vectors(params: pf.CkksParams) -> list[list[np.ndarray]]:
-    """Lists of tensors: edge lengths, edge values, mixed dtypes split at odd places."""
+    """Lists of tensors: edge lengths, edge values, mixed dtypes split at odd places, rows at distances."""
     block = params.block_weights
     generator = np.random.default_rng(7)
     lengths = [0, 1, 15, 17, block - 1, block, block + 1, 2 * block + 333]
@@ -115,6 +115,9 @@ def vectors(params: pf.CkksParams) -> list[list[np.ndarray]]:
     edges = np.array([0.0, -0.0, params.clip, -params.clip, 3.0, -3.0, 1e-30, params.step / 2, 1.5 * params.step])
     tensors.append([flat[:7].astype(np.float16), flat[7:1000].astype(np.float32), flat[1000:], edges])
     tensors.append([np.tile(edges, 40).astype(np.float32)])
+    grid = generator.normal(0, 0.6, (70, 131)).astype(np.float32)
+    single = [grid[:, 5:42], grid[::3], np.broadcast_to(grid[1], (5, 131)), grid.reshape(10, 7, 131)[:, :, :16]]
+    tensors += [single, [flat[:3], grid.astype(np.float64)[:, :100], grid.astype(np.float16)[1:, 60:]]]
     return tensors
 
 
@@ -258,7 +261,8 @@ def run_parts(
         scheme.encrypt(secret, noise, KEY, tensors, 0.3, part, start=block, stop=block + 1)
         parts += part
     assert parts == packed
-    reference = [np.linspace(-0.2, 0.2, length)]
+    reference = [np.linspace(-0.2, 0.2, length)[: length // 3], np.linspace(-0.2, 0.2, length, dtype=np.float32)]
+    reference[1] = np.stack([reference[1]] * 2)[:1, length // 3 :]
     scheme.encrypt(secret, noise, KEY, tensors, 0.3, prepared, reference=reference)
     results["less a reference"] = prepared
     scheme.encrypt_prepared(pads, noise, reference, 0.3, pads, reference=[np.zeros(length, np.float32)])

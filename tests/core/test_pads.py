@@ -129,7 +129,7 @@ def test_pads_are_made_at_the_lowest_priority() -> None:
     key.destroy()
 
 
-# --- one message, one use ----------------------------------------------------------------------------------------------
+# --- one message, one use ---------------------------------------------------------------------------------------------
 
 
 def store_of(key: pf.CollectiveKey) -> PadStore:
@@ -292,7 +292,7 @@ def test_a_store_is_filled_by_one_thread() -> None:
     assert native.ready == 0
 
 
-# --- forks and the end -------------------------------------------------------------------------------------------------
+# --- forks and the end ------------------------------------------------------------------------------------------------
 
 FORK = """
 import os, warnings

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import pppml_fast as pf
 from pppml_fast import memory
+from pppml_fast.bench.prepared import prepared_cases
 from pppml_fast.bench.rows import OURS
 from pppml_fast.bench.timing import Case
 from pppml_fast.errors import ConfigError
@@ -231,6 +232,7 @@ def our_cases(setting: str, size: int, threads: int) -> list[Case]:
             prepare=bench.encryptor,
             note="float32 in memory to packed bytes, all randomness included",
         ),
+        *prepared_cases(bench, CONTEXT, threads),
         case("pack", bench.run_pack, bench.check_pack, summed, moved_bytes_per_weight=held + summed),
         case("unpack", bench.run_unpack, bench.check_unpack, summed, moved_bytes_per_weight=held + summed),
         case("add2", lambda _: bench.run_add(2), bench.check_sum, None, moved_bytes_per_weight=3 * held),

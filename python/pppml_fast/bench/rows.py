@@ -13,7 +13,19 @@ __all__ = ["OPERATIONS", "OURS", "Ratio", "Report", "Row", "SetupRow"]
 
 OURS = "pppml_fast"
 MEMORY = "memory"
-OPERATIONS = ("encrypt", "encrypt_prepared", "pack", "unpack", "add2", "add16", "hop", "open", "memcpy")
+OPERATIONS = (
+    "encrypt",
+    "encrypt_prepared",
+    "pack",
+    "unpack",
+    "add2",
+    "add16",
+    "hop",
+    "open",
+    "stream_encrypt",
+    "stream_open",
+    "memcpy",
+)
 
 # The plain memory loops that a memory-bound operation is held against: one with as many streams, and for the long sum
 # also the addition of two, whose share of the machine's bandwidth is the larger.

@@ -16,6 +16,7 @@ from pppml_fast.bench.ours import DEFAULT_SETTINGS, our_cases, parse_setting
 from pppml_fast.bench.peers import found_peers, open_peer, parse_peers
 from pppml_fast.bench.rows import Report
 from pppml_fast.bench.setup import measure_setup
+from pppml_fast.bench.stream import stream_rows
 from pppml_fast.bench.timing import measure
 from pppml_fast.errors import ConfigError
 
@@ -26,7 +27,8 @@ __all__ = ["BenchPlan", "run_bench"]
 class BenchPlan:
     """What to measure. Raises ConfigError, before anything runs, when a part of it does not exist here.
 
-    ``against`` is as in ``pppml bench --against``: names of peers, or "found" for those installed.
+    ``against`` is as in ``pppml bench --against``: names of peers, or "found" for those installed. ``stream`` is the
+    number of weights that also go from a file through encryption and opening piece by piece; 0 leaves that out.
     """
 
     size: int = 1 << 22
@@ -34,11 +36,14 @@ class BenchPlan:
     settings: tuple[str, ...] = DEFAULT_SETTINGS
     against: str = ""
     repetitions: int = 5
+    stream: int = 0
 
     def __post_init__(self) -> None:
         for name in ("size", "threads", "repetitions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
+        if self.stream < 0:
+            raise ConfigError(f"stream = {self.stream} must be 0 or more")
         for setting in self.settings:
             parse_setting(setting)
         if self.against != "found":
@@ -69,6 +74,10 @@ def run_bench(plan: BenchPlan, progress: Callable[[str], None] = lambda text: No
             cases += our_cases(setting, plan.size, plan.threads)
         rows = measure(cases, plan.repetitions, progress)
         setup = measure_setup(plan.settings, plan.repetitions, progress)
+    for setting in plan.settings if plan.stream else ():
+        if parse_setting(setting)[1] != "public":
+            progress(f"streaming {plan.stream:,} weights of {setting}")
+            rows += stream_rows(setting, plan.stream, plan.threads)
     if before[0] > 0.5:
         notes.append(f"the machine was not idle: load {before[0]:.2f} before the run; times are then upper bounds")
     order = {"pppml_fast": 0, "memory": 1}

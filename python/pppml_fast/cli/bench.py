@@ -24,6 +24,9 @@ def bench(
         list[str] | None, typer.Option(metavar="SET/KEYS", help="What to measure, e.g. p31/collective. Repeatable.")
     ] = None,
     repetitions: Annotated[int, typer.Option(min=1, help="Interleaved repetitions; medians are shown.")] = 5,
+    stream: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Also stream N weights from a file, encrypted and opened in pieces.")
+    ] = 0,
 ) -> None:
     """Time encryption, addition and opening per weight; every answer is checked."""
     from pppml_fast.bench import BenchPlan, run_bench
@@ -33,7 +36,9 @@ def bench(
     from pppml_fast.experiment.provenance import command_line
 
     settings = tuple(setting) if setting else DEFAULT_SETTINGS
-    plan = BenchPlan(size=size, threads=threads, settings=settings, against=against, repetitions=repetitions)
+    plan = BenchPlan(
+        size=size, threads=threads, settings=settings, against=against, repetitions=repetitions, stream=stream
+    )
     report = run_bench(plan, lambda text: typer.echo(text, err=True))
     table = markdown(report, command_line())
     typer.echo(table, nl=False)
