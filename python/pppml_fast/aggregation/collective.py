@@ -97,6 +97,10 @@ class CollectiveParty(PartyMachine):
 
     # --- 2. add up ----------------------------------------------------------------------------------------
 
+    def _on_length(self, length: int) -> None:
+        if self._key is not None:
+            self._key.prepare(self._now.id.context, length)
+
     def _on_values(self) -> list[Outgoing]:
         now, key = self._now, self._key
         if key is None or now.parts is None:
@@ -104,6 +108,7 @@ class CollectiveParty(PartyMachine):
         began = self._clock()
         self._own = key.encrypt(now.parts, context=now.id.context, weight=now.weight)
         now.meter.encrypt_s += self._clock() - began
+        now.meter.prepared = key.prepared_fraction
         key.destroy()
         now.parts = None
         return self._advance()

@@ -101,6 +101,15 @@ class PartyMachine(NeverPickled, ABC):
             out += self.receive(data)
         return out
 
+    def prepare(self, length: int) -> None:
+        """Tell how many values `contribute` will hand in, once the attempt has begun: what encryption needs no values
+        for is then made in the background, while they are still being computed.
+
+        The result does not depend on it; another length, or an attempt that ends before, only wastes the work.
+        """
+        if self.state is State.PREPARING and not self._now.length:
+            self._on_length(length)
+
     def contribute(self, values: Values, weight: float = 1.0) -> list[Outgoing]:
         """Hand in this party's vector for the attempt.
 
@@ -206,6 +215,9 @@ class PartyMachine(NeverPickled, ABC):
     @abstractmethod
     def _on_begin(self) -> list[Outgoing]:
         """First messages of an attempt."""
+
+    def _on_length(self, length: int) -> None:
+        """The length of this party's vector is known before its values; protocols that can prepare override this."""
 
     @abstractmethod
     def _on_values(self) -> list[Outgoing]:
