@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pppml_fast.bench import BenchPlan, run_bench
-from pppml_fast.bench.stream import _Checker, stream_rows
+from pppml_fast.bench.stream import stream_rows
+from pppml_fast.bench.stream_worker import Checker
 from pppml_fast.errors import ConfigError
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
@@ -42,7 +43,7 @@ def test_what_cannot_be_streamed_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_wrong_value_is_noticed() -> None:
     tile = np.arange(7, dtype=np.float32)
-    checker = _Checker(tile)
+    checker = Checker(tile)
     checker(np.tile(tile, 3)[:17])
     checker(np.tile(tile, 3)[17:])
     assert checker.done == 21
