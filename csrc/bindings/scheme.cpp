@@ -293,7 +293,7 @@ py::tuple quantize(const Scheme& scheme, const py::list& arrays, double weight, 
     py::gil_scoped_release unlocked;
     clipped = scheme.quantize(message.plain(), rounding, range, data).clipped;
   }
-  return py::make_tuple(values, clipped);
+  return py::make_tuple(out, clipped);
 }
 
 py::array generate_public(const Scheme& scheme, const ckks::SecretKey& secret, const ring::StreamKey& error,

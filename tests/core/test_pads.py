@@ -76,10 +76,10 @@ def test_a_turn_in_one_pass_is_encrypt_and_hop(prepared: int) -> None:
     expected = mine.hop(incoming, 0, mine.block_count)
     assert key().encrypt_onto(incoming, x, CONTEXT) == expected
     both = bytearray(incoming)
-    assert key().encrypt_onto(both, x, CONTEXT, out=both) is both
+    assert key().encrypt_onto(both, x, CONTEXT, out=both).obj is both
     assert both == expected
-    out = memoryview(bytearray(len(incoming)))
-    assert key().encrypt_onto(incoming, x, CONTEXT, out=out) is out
+    out = np.ones(len(incoming), np.uint8)
+    assert key().encrypt_onto(incoming, x, CONTEXT, out=out).obj is out
     assert bytes(out) == expected
 
 
@@ -89,12 +89,14 @@ def test_a_refused_turn_leaves_zeros_and_an_unused_key() -> None:
     size = 3 * 2048 * 31 // 8
     spoilt = bytearray(size)
     spoilt[-4:] = b"\xff" * 4
-    out = bytearray(b"\x01" * size)
+    out, wide = bytearray(b"\x01" * size), bytearray(size + 1)
     for arguments, error in (
         ({"incoming": bytes(spoilt), "out": out}, pf.CiphertextError),
         ({"incoming": bytes(size - 1)}, pf.CiphertextError),
-        ({"incoming": None, "out": bytes(size)}, pf.CiphertextError),
-        ({"incoming": None, "out": memoryview(bytearray(2 * size))[::2]}, pf.CiphertextError),
+        ({"incoming": memoryview(out)[: size - 1]}, pf.CiphertextError),
+        ({"incoming": memoryview(wide)[1:], "out": memoryview(wide)[:-1]}, pf.InputError),
+        ({"incoming": None, "out": bytes(size)}, pf.InputError),
+        ({"incoming": None, "out": memoryview(bytearray(2 * size))[::2]}, pf.InputError),
         ({"incoming": None, "x": np.append(x[1:], np.float32(np.nan)), "out": out}, pf.InputError),
     ):
         key.prepare(CONTEXT, x.size, limit_bytes=2 * block_bytes(params), background=False)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 import pppml_fast as pf
+from pppml_fast import memory
 from pppml_fast.bench.rows import OURS
 from pppml_fast.bench.timing import Case
 
@@ -21,7 +24,7 @@ class _Prepared:
         self.bench, self.context, self.quantised = bench, context, bench.quantised
         scheme, size = bench.params._scheme, bench.size
         self.pad_bytes = int(scheme.words(size, True)) * int(scheme.word_bytes)
-        self.out = bytearray(int(scheme.packed_bytes(size, True, 0, bench.params.block_count(size))))
+        self.out = memory.zeros(int(scheme.packed_bytes(size, True, 0, bench.params.block_count(size))), np.uint8).data
 
     @property
     def moved_bytes(self) -> int:
@@ -44,7 +47,7 @@ class _Prepared:
     def check(self, key: pf.CollectiveKey) -> float:
         """The packed bytes open to the quantised weights."""
         ciphertext = pf.Ciphertext.zeros(self.bench.params, self.bench.size, context=self.context)
-        ciphertext.load(0, ciphertext.block_count, memoryview(self.out))
+        ciphertext.load(0, ciphertext.block_count, self.out)
         opened = pf.CollectiveKey.sum([key]).decrypt(ciphertext, integers=True)
         return self.bench._check_opened(opened, self.quantised[0])
 

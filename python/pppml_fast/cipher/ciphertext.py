@@ -14,7 +14,17 @@ from pppml_fast.cipher.wire import HEADER_BYTES, Header, Kind
 from pppml_fast.errors import CiphertextError, InputError
 from pppml_fast.params import CkksParams
 
-__all__ = ["Ciphertext", "add", "allocate", "fresh_kind"]
+__all__ = [
+    "Ciphertext",
+    "ReadableBuffer",
+    "WritableBuffer",
+    "add",
+    "allocate",
+    "bytes_view",
+    "check_disjoint_or_same",
+    "fresh_kind",
+    "writable_view",
+]
 
 Words = NDArray[Any]
 # What packed residues are read from and written into: exactly as many bytes as they take.
@@ -72,7 +82,7 @@ class Ciphertext:
 
         Raises CiphertextError on a damaged or foreign header, a wrong length, or a residue not below its prime.
         """
-        view = _bytes_view(data)
+        view = bytes_view(data)
         header = Header.from_bytes(params, view)
         if len(view) - HEADER_BYTES != header.payload_bytes:
             raise CiphertextError(
@@ -126,7 +136,7 @@ class Ciphertext:
         header = Header(self.kind, self.params.id[:16], self.length, self.terms, self.context, size).to_bytes()
         if out is None:
             return header + self.pack(0, self.block_count)
-        view = _writable_view(out, HEADER_BYTES + size)
+        view = writable_view(out, HEADER_BYTES + size)
         self.pack(0, self.block_count, view[HEADER_BYTES:])
         view[:HEADER_BYTES] = header
         return view
@@ -183,7 +193,7 @@ class Ciphertext:
         if out is None:
             return b"".join(self._hop(start, stop, arriving, [None] * len(arriving)))
         view = self._writable_view(start, stop, out)
-        _check_disjoint_or_same(np.asarray(_bytes_view(incoming)), np.asarray(view))
+        check_disjoint_or_same(np.asarray(bytes_view(incoming)), np.asarray(view))
         self._hop(start, stop, arriving, self._split(start, stop, view))
         return view
 
@@ -240,14 +250,14 @@ class Ciphertext:
             raise CiphertextError(f"blocks {start} .. {stop} are outside the ciphertext's {self.block_count}")
 
     def _writable_view(self, start: int, stop: int, out: WritableBuffer) -> memoryview:
-        view = _writable_view(out, self.packed_size(start, stop))
+        view = writable_view(out, self.packed_size(start, stop))
         if any(np.may_share_memory(np.asarray(view), words) for words, _ in self._polynomials()):
             raise InputError("out is the ciphertext's own memory; give a buffer of its own")
         return view
 
     def _split(self, start: int, stop: int, payload: ReadableBuffer) -> list[memoryview]:
         self._check_range(start, stop)
-        view = _bytes_view(payload)
+        view = bytes_view(payload)
         expected = self.packed_size(start, stop)
         if len(view) != expected:
             raise CiphertextError(f"blocks {start} .. {stop} take {expected} bytes; got {len(view)}")
@@ -319,14 +329,16 @@ def _check_belongs(head: Ciphertext, other: Ciphertext) -> None:
         raise CiphertextError("cannot add ciphertexts of different contexts: they use different public polynomials")
 
 
-def _bytes_view(data: Any) -> memoryview:
+def bytes_view(data: Any) -> memoryview:
+    """The bytes of a contiguous buffer; raises CiphertextError else."""
     try:
         return memoryview(data).cast("B")
     except TypeError as error:
         raise CiphertextError(f"ciphertext bytes must be contiguous bytes: {error}") from None
 
 
-def _writable_view(out: Any, size: int) -> memoryview:
+def writable_view(out: Any, size: int) -> memoryview:
+    """The ``size`` bytes of a writable contiguous buffer; raises InputError else."""
     try:
         view = memoryview(out).cast("B")
     except (TypeError, ValueError) as error:
@@ -337,7 +349,8 @@ def _writable_view(out: Any, size: int) -> memoryview:
     return view
 
 
-def _check_disjoint_or_same(incoming: NDArray[Any], out: NDArray[Any]) -> None:
+def check_disjoint_or_same(incoming: NDArray[Any], out: NDArray[Any]) -> None:
+    """Raise InputError when two arrays share a part of their memory only."""
     same = incoming.__array_interface__["data"][0] == out.__array_interface__["data"][0]
     if not same and np.may_share_memory(incoming, out):
         raise InputError("out overlaps the incoming bytes; give the same buffer, or another one")

@@ -15,18 +15,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pppml_fast import _native
-from pppml_fast.cipher.ciphertext import Ciphertext
+from pppml_fast import _native, memory
+from pppml_fast.cipher.ciphertext import (
+    Ciphertext,
+    ReadableBuffer,
+    WritableBuffer,
+    bytes_view,
+    check_disjoint_or_same,
+    writable_view,
+)
 from pppml_fast.cipher.expansion import check_bytes32
 from pppml_fast.cipher.opening import check_mode, open_sum
 from pppml_fast.cipher.pads import PAD_LIMIT_BYTES, PadStore
 from pppml_fast.cipher.secrecy import Secret
 from pppml_fast.cipher.streaming import (
     CHUNK_BLOCKS,
-    Buffer,
     Sink,
     check_chunk_blocks,
-    packed_view,
     stream_in,
     stream_out,
 )
@@ -116,28 +121,32 @@ class CollectiveKey(Secret):
 
     def encrypt_onto(
         self,
-        incoming: Buffer | None,
+        incoming: ReadableBuffer | None,
         x: TensorInput,
         context: bytes,
         weight: float | None = None,
         reference: TensorInput | None = None,
-        out: bytearray | memoryview | None = None,
-    ) -> bytearray | memoryview:
+        out: WritableBuffer | None = None,
+    ) -> memoryview:
         """A party's turn in a ring in one pass: packed(incoming + the encryption of ``x``).
 
         ``incoming`` is the packed running sum, as :meth:`Ciphertext.pack` gives all blocks, or None for the first
-        party. ``out`` is writable memory of as many bytes, ``incoming`` itself if it is writable, or None for a new
-        bytearray. Takes the rest from and raises what :meth:`encrypt` does; CiphertextError on ``incoming`` of a wrong
-        length or with a residue not below its prime. A refusal leaves zeros in ``out`` and the key unused.
+        party. ``out`` is a writable contiguous buffer of as many bytes, which may be the incoming buffer itself; a view
+        of it, or of a new one, is returned. Takes the rest from and raises what :meth:`encrypt` does; CiphertextError
+        on ``incoming`` of a wrong length or with a residue not below its prime. A refusal leaves the key unused, and
+        zeros in an ``out`` that was written to.
         """
         message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
         size = message.packed_bytes(0, message.blocks)
-        added = None if incoming is None else packed_view("incoming", incoming, size)
-        result = bytearray(size) if out is None else out
-        target = packed_view("out", result, size, writable=True)
+        target = writable_view(memory.empty(size, np.uint8) if out is None else out, size)
+        added = None if incoming is None else bytes_view(incoming)
+        if added is not None:
+            if len(added) != size:
+                raise CiphertextError(f"{message.length} weights take {size} packed bytes; {len(added)} came in")
+            check_disjoint_or_same(np.asarray(added), np.asarray(target))
         with self._claimed(message):
             message.write(0, message.blocks, target, added)
-        return result
+        return target
 
     def encrypt_chunks(
         self,
@@ -146,7 +155,7 @@ class CollectiveKey(Secret):
         weight: float | None = None,
         reference: TensorInput | None = None,
         *,
-        incoming: Iterable[Buffer] | None = None,
+        incoming: Iterable[ReadableBuffer] | None = None,
         chunk_blocks: int = CHUNK_BLOCKS,
     ) -> Iterator[bytes | memoryview]:
         """Encrypt piece by piece, for vectors that fit in memory once or not at all.
@@ -284,7 +293,7 @@ class OpeningKey(Secret):
 
     def decrypt_chunks(
         self,
-        chunks: Iterable[Buffer],
+        chunks: Iterable[ReadableBuffer],
         out: NDArray[Any] | Sink,
         dtype: DTypeLike = np.float32,
         *,

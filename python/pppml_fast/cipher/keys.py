@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native
-from pppml_fast.cipher.ciphertext import Ciphertext
+from pppml_fast.cipher.ciphertext import Ciphertext, ReadableBuffer
 from pppml_fast.cipher.expansion import expansion_key
 from pppml_fast.cipher.opening import check_mode, open_sum
 from pppml_fast.cipher.secrecy import Secret
-from pppml_fast.cipher.streaming import CHUNK_BLOCKS, Buffer, Sink, check_chunk_blocks, stream_in, stream_out
+from pppml_fast.cipher.streaming import CHUNK_BLOCKS, Sink, check_chunk_blocks, stream_in, stream_out
 from pppml_fast.cipher.symmetric import SymmetricMessage, encryption_target
 from pppml_fast.cipher.wire import Kind
 from pppml_fast.errors import CiphertextError, ParameterError
@@ -173,7 +173,7 @@ class SecretKey(Secret):
 
     def decrypt_chunks(
         self,
-        chunks: Iterable[Buffer],
+        chunks: Iterable[ReadableBuffer],
         out: NDArray[Any] | Sink,
         dtype: DTypeLike = np.float32,
         *,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native
+from pppml_fast.cipher.ciphertext import ReadableBuffer, bytes_view
 from pppml_fast.cipher.expansion import expansion_key
 from pppml_fast.cipher.symmetric import SymmetricMessage
 from pppml_fast.cipher.wire import HEADER_BYTES, Header, Kind
@@ -20,12 +21,11 @@ from pppml_fast.errors import CiphertextError, InputError, OpeningError
 from pppml_fast.params import CkksParams
 from pppml_fast.quantize import check_out
 
-__all__ = ["CHUNK_BLOCKS", "Buffer", "Sink", "check_chunk_blocks", "packed_view", "stream_in", "stream_out"]
+__all__ = ["CHUNK_BLOCKS", "Sink", "check_chunk_blocks", "stream_in", "stream_out"]
 
 # Large enough that a step's fixed costs vanish and several threads find work, small enough for the caches.
 CHUNK_BLOCKS = 128
 
-Buffer = bytes | bytearray | memoryview
 Sink = Callable[[NDArray[Any]], object]
 
 _STREAMED = (Kind.SEEDED, Kind.COLLECTIVE)
@@ -37,21 +37,10 @@ def check_chunk_blocks(chunk_blocks: int) -> None:
         raise InputError(f"chunk_blocks = {chunk_blocks} must be at least 1")
 
 
-def packed_view(name: str, data: Buffer, size: int, writable: bool = False) -> memoryview:
-    """``data`` as ``size`` contiguous bytes; raises CiphertextError else."""
-    try:
-        view = memoryview(data).cast("B")
-    except TypeError as error:
-        raise CiphertextError(f"{name} must be contiguous bytes: {error}") from None
-    if len(view) != size or (writable and view.readonly):
-        raise CiphertextError(f"{name} must be {size} {'writable ' if writable else ''}bytes, all blocks packed")
-    return view
-
-
 class _Reader:
     """Bytes that come cut anywhere, handed out in the sizes asked for."""
 
-    def __init__(self, chunks: Iterable[Buffer]) -> None:
+    def __init__(self, chunks: Iterable[ReadableBuffer]) -> None:
         self._chunks = iter(chunks)
         self._left = memoryview(b"")
 
@@ -96,12 +85,12 @@ class _Reader:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return False
-            self._left = memoryview(chunk).cast("B")
+            self._left = bytes_view(chunk)
         return True
 
 
 def stream_out(
-    message: SymmetricMessage, kind: Kind, chunk_blocks: int, incoming: Iterable[Buffer] | None = None
+    message: SymmetricMessage, kind: Kind, chunk_blocks: int, incoming: Iterable[ReadableBuffer] | None = None
 ) -> Iterator[bytes | memoryview]:
     """The bytes of the encryption of ``message``, plus the ciphertext whose bytes ``incoming`` gives."""
     params, blocks = message.params, message.blocks
@@ -145,7 +134,7 @@ def stream_in(
     params: CkksParams,
     secret: _native.SecretKey,
     terms: int | None,
-    chunks: Iterable[Buffer],
+    chunks: Iterable[ReadableBuffer],
     out: NDArray[Any] | Sink,
     dtype: DTypeLike,
     chunk_blocks: int,
