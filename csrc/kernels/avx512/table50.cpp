@@ -2,12 +2,12 @@
 #include <optional>
 
 #include "base/buffer.hpp"
-#include "kernels/avx512/codec50.hpp"
 #include "kernels/avx512/floats.hpp"
 #include "kernels/avx512/gaussian.hpp"
 #include "kernels/avx512/ifma/ntt50.hpp"
 #include "kernels/avx512/ifma/product50.hpp"
 #include "kernels/avx512/opening50.hpp"
+#include "kernels/avx512/packing50.hpp"
 #include "kernels/avx512/quantizer.hpp"
 #include "kernels/avx512/streams.hpp"
 #include "kernels/avx512/table.hpp"

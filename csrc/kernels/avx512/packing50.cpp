@@ -1,4 +1,4 @@
-#include "kernels/avx512/codec50.hpp"
+#include "kernels/avx512/packing50.hpp"
 
 #include "kernels/avx512/words64.hpp"
 #include "kernels/scalar/codec.hpp"
