@@ -39,8 +39,8 @@ class PadMaker {
         row_(request.ring->degree()),
         noise_(request.ring->degree()) {}
 
-  // Block b onto L rows of N integers that count `scale` each, or none. What comes next is fetched meanwhile.
-  bool write(std::size_t b, const std::int32_t* message, std::int64_t scale, const Prefetcher& next, RowFinisher& out) {
+  // Block b onto L rows of N integers that count `scale` each, or none.
+  bool write(std::size_t b, const std::int32_t* message, std::int64_t scale, RowFinisher& out) {
     const Ring32& ring = *request_.ring;
     const std::uint64_t block = request_.batch.first_block + b;
     const std::size_t length = row_length(ring, request_.batch, b);
@@ -51,11 +51,7 @@ class PadMaker {
                                     block);
       out.begin(ring.primes[l], ring.degree(), length, noise_.data(), message, scale);
       const Transform32& transform = products_.transform(l);
-      const auto source = [&](std::size_t chunk, Vector* x) {
-        next.fetch(l * transform.chunks() + chunk, ring.prime_count * transform.chunks());
-        columns(chunk, x);
-      };
-      transform.inverse(products_.factor(l), source, row_.data(), [&](std::size_t k, Vector v) { out.take(k, v); });
+      transform.inverse(products_.factor(l), columns, row_.data(), [&](std::size_t k, Vector v) { out.take(k, v); });
       valid &= out.end();
       if (message != nullptr) message += ring.degree();
     }
@@ -77,8 +73,9 @@ void make_pads(const PadRequest<Word>& request, Word* out) {
   if (request.ring->log_degree < kSmallestLogDegree) return scalar::table<Word>().make_pads(request, out);
   PadMaker pads(request);
   RowFinisher rows(*request.ring, Order::kStrided, {}, {out, nullptr});
+  rows.expect(*request.ring, request.batch.blocks);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-    pads.write(b, nullptr, 0, Prefetcher({}), rows);
+    pads.write(b, nullptr, 0, rows);
   }
 }
 
@@ -88,9 +85,9 @@ bool encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& request) 
   PadMaker maker(pads);
   MessageEncoder messages(request);
   RowFinisher rows(ring, Order::kStrided, {nullptr, request.incoming}, request.out);
+  rows.expect(ring, request.batch.blocks);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-    const Prefetcher next(messages.ahead(b + 1));
-    if (!maker.write(b, messages.encode(b), messages.scale(), next, rows)) return false;
+    if (!maker.write(b, messages.encode(b), messages.scale(), rows)) return false;
   }
   return true;
 }

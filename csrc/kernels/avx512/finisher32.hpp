@@ -1,22 +1,16 @@
 // The last steps of a row of residues on its way to memory or to the wire.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/buffer.hpp"
 #include "kernels/avx512/packing32.hpp"
-#include "kernels/avx512/prefetch.hpp"
+#include "kernels/avx512/uncached.hpp"
 #include "kernels/contract.hpp"
 
 namespace pppml::kernels::avx512 {
 
-// Where the rows of block b are, if there are any, as long as full ones.
-inline MemoryRun memory_of_rows(const RingTable<std::uint32_t>& ring, const Batch& batch,
-                                const RowsIn<std::uint32_t>& rows, std::size_t b) {
-  if (b >= batch.blocks || !rows.given()) return {};
-  if (rows.words != nullptr) return {rows.words + block_offset(ring, b), ring.block_words() * sizeof(std::uint32_t)};
-  return {rows.packed + b * packed_block_bytes(ring), packed_block_bytes(ring)};
-}
 // Whether residues come by ascending position. A transform's last pass hands them out in strides: packed, they are put
 // together in the cache first, since memory takes one long stream better than many short ones.
 enum class Order { kAscending, kStrided };
@@ -28,6 +22,18 @@ class RowFinisher {
   RowFinisher(const RingTable<std::uint32_t>& ring, Order order, const RowsIn<std::uint32_t>& incoming,
               const RowsOut<std::uint32_t>& out)
       : order_(order), incoming_(incoming), out_(out), row_(ring.degree()), scratch_(ring.degree()) {}
+  ~RowFinisher() {
+    if (uncached_) _mm_sfence();
+  }
+  RowFinisher(const RowFinisher&) = delete;
+  RowFinisher& operator=(const RowFinisher&) = delete;
+
+  // Says how many blocks are to come: long outputs are stored past the caches.
+  void expect(const RingTable<std::uint32_t>& ring, std::size_t blocks) {
+    const std::size_t block_bytes =
+        out_.words != nullptr ? ring.block_words() * sizeof(std::uint32_t) : packed_block_bytes(ring);
+    uncached_ = blocks * block_bytes >= kUncachedBytes;
+  }
 
   // Puts the next row elsewhere.
   void redirect(std::uint32_t* words) { out_ = {words, nullptr}; }
@@ -42,6 +48,7 @@ class RowFinisher {
     message_ = message;
     direct_ = length == degree && prime.bits == kPackedBits;
     modulus_ = broadcast(prime.modulus);
+    aligned_ = uncached_ && reinterpret_cast<std::uintptr_t>(out_.words) % 64 == 0;
     scale_ = broadcast(static_cast<std::uint32_t>(scale));
   }
 
@@ -61,7 +68,7 @@ class RowFinisher {
       largest_ = _mm512_max_epu32(largest_, added);
       sum = add_mod(sum, added, modulus_);
     }
-    if (out_.words != nullptr) return store(out_.words + k, sum);
+    if (out_.words != nullptr) return store_words(k, sum);
     pack16(sum, (order_ == Order::kAscending ? out_.packed : staged()) + k / kLanes * kPackedBytes);
   }
 
@@ -72,7 +79,13 @@ class RowFinisher {
     if (direct_) {
       valid = _mm512_cmpge_epu32_mask(largest_, modulus_) == 0;
       largest_ = _mm512_setzero_si512();
-      if (out_.packed != nullptr && order_ == Order::kStrided) std::memcpy(out_.packed, staged(), bytes);
+      if (out_.packed != nullptr && order_ == Order::kStrided) {
+        if (uncached_) {
+          copy_uncached(staged(), bytes, out_.packed);
+        } else {
+          std::memcpy(out_.packed, staged(), bytes);
+        }
+      }
     } else {
       valid = finish_row();
     }
@@ -84,6 +97,14 @@ class RowFinisher {
   }
 
  private:
+  void store_words(std::size_t k, Vector sum) {
+    if (aligned_) {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(out_.words + k), sum);
+    } else {
+      store(out_.words + k, sum);
+    }
+  }
+
   std::uint8_t* staged() { return reinterpret_cast<std::uint8_t*>(row_.data()); }
 
   bool finish_row() {
@@ -110,7 +131,9 @@ class RowFinisher {
   std::size_t length_ = 0;
   const std::int32_t* noise_ = nullptr;
   const std::int32_t* message_ = nullptr;
-  bool direct_ = false;
+  bool direct_ = false;    // rows go straight to their place
+  bool uncached_ = false;  // past the caches
+  bool aligned_ = false;   // ... in whole lines
   Vector modulus_{}, scale_{}, largest_{};
 };
 

@@ -15,12 +15,6 @@ class MessageEncoder {
   // Block b: L rows of N integers, of which row_length(b) are valid until the next call, zero where the tensors have
   // ended. scale() times one of row l is delta * m modulo prime l, and not much above half of it in magnitude.
   const std::int32_t* encode(std::size_t b);
-  // Where the tensors hold block b, or its beginning.
-  MemoryRun ahead(std::size_t b) const {
-    const std::size_t values = request_.message.codec->block_values;
-    return quantizer_.ahead((request_.batch.first_block + b) * values, values);
-  }
-
   std::int64_t scale() const { return simple_ ? request_.message.codec->delta : 1; }
 
  private:

@@ -25,15 +25,12 @@ class PhaseMaker {
         copy_(request.ring->degree()),
         row_(request.ring->degree()) {}
 
-  // Row l of block b; false on an invalid residue. What comes next is fetched meanwhile.
-  bool write(std::size_t b, std::size_t l, const Prefetcher& next, Word* out) {
+  // Row l of block b; false on an invalid residue.
+  bool write(std::size_t b, std::size_t l, Word* out) {
     const RingTable<Word>& ring = *request_.ring;
     const PrimeTable<Word>& prime = ring.primes[l];
     const Transform32& transform = products_.transform(l);
     const auto finish = [&](std::size_t k, Vector v) { finisher_.take(k, v); };
-    const auto fetch = [&](std::size_t chunk) {
-      next.fetch(l * transform.chunks() + chunk, ring.prime_count * transform.chunks());
-    };
     finisher_.redirect(out);
     finisher_.begin(prime, ring.degree(), row_length(ring, request_.batch, b), nullptr, nullptr, 0);
     if (request_.c1.given()) {
@@ -41,19 +38,12 @@ class PhaseMaker {
       if (c1 == nullptr) return false;
       if (c1 != copy_.data()) std::copy(c1, c1 + ring.degree(), copy_.data());
       transform.forward_first(copy_.data());
-      const auto source = [&](std::size_t chunk, Vector* x) {
-        fetch(chunk);
-        transform.forward_columns(chunk, copy_.data(), x);
-      };
+      const auto source = [&](std::size_t chunk, Vector* x) { transform.forward_columns(chunk, copy_.data(), x); };
       transform.inverse(products_.factor(l), source, row_.data(), finish);
     } else {
       const ExpandedColumns columns(prime, ring.degree(), request_.public_key, static_cast<std::uint32_t>(l),
                                     request_.batch.first_block + b);
-      const auto source = [&](std::size_t chunk, Vector* x) {
-        fetch(chunk);
-        columns(chunk, x);
-      };
-      transform.inverse(products_.factor(l), source, row_.data(), finish);
+      transform.inverse(products_.factor(l), columns, row_.data(), finish);
     }
     return finisher_.end();
   }
@@ -75,10 +65,8 @@ void open(const OpenRequest<Word>& request) {
   PhaseMaker phases(request);
   PhaseRounder rounder(request);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-    const Prefetcher next(memory_of_rows(ring, request.batch, request.c0, b + 1),
-                          memory_of_rows(ring, request.batch, request.c1, b + 1));
     for (std::size_t l = 0; l < ring.prime_count; ++l) {
-      if (!phases.write(b, l, next, rows.data() + l * ring.degree())) {
+      if (!phases.write(b, l, rows.data() + l * ring.degree())) {
         request.report->invalid_residue = true;
         return;
       }

@@ -22,8 +22,6 @@ class FloatQuantizer {
   template <class Int>
   void write(std::size_t first, std::size_t count, Int* out);
 
-  MemoryRun ahead(std::size_t first, std::size_t count) const { return tensors_.ahead(first, count); }
-
  private:
   // Quantised values of a run of differences from the reference, the first of them number `at`.
   template <bool kStochastic, class Int>
@@ -42,11 +40,6 @@ class Quantizer {
   // Values [first, first + count) of the flat vector, zero past its end; int32 in single precision only.
   void write(std::size_t first, std::size_t count, std::int32_t* out);
   void write(std::size_t first, std::size_t count, std::int64_t* out);
-
-  // Where the tensors hold values [first, first + count), or their beginning.
-  MemoryRun ahead(std::size_t first, std::size_t count) const {
-    return single_ ? single_->ahead(first, count) : double_->ahead(first, count);
-  }
 
  private:
   // One of them, as the codec's precision has it.

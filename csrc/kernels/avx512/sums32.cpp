@@ -12,8 +12,6 @@ using Word = std::uint32_t;
 // Memory feeds a few streams at once best: more are added in groups, piece by piece, the sum so far in the cache.
 constexpr std::size_t kStreams = 4;
 constexpr std::size_t kPieceWords = 1 << 14;
-// Sums larger than this are stored past the caches, which saves reading what is overwritten.
-constexpr std::size_t kUncachedWords = 1 << 21;
 
 // out = so_far + inputs 0 .. count - 1 over `words` words; so_far may be null, and may be out.
 template <bool kUncached>
@@ -49,7 +47,7 @@ void add_words(const AddRequest<Word>& request, Word modulus, std::size_t first,
 bool store_uncached(const AddRequest<Word>& request, std::size_t words) {
   const bool in_place =
       std::find(request.inputs, request.inputs + request.count, request.out) != request.inputs + request.count;
-  return words >= kUncachedWords && !in_place && reinterpret_cast<std::uintptr_t>(request.out) % 64 == 0;
+  return words * sizeof(Word) >= kUncachedBytes && !in_place && reinterpret_cast<std::uintptr_t>(request.out) % 64 == 0;
 }
 
 }  // namespace

@@ -107,13 +107,6 @@ void convert_any(Dtype from, const void* in, std::size_t count, Float* out) {
 
 }  // namespace
 
-MemoryRun memory_of(const TensorSpan& span, std::size_t begin, std::size_t count) {
-  const std::size_t bytes = element_bytes(span.dtype), column = begin % span.row_length;
-  const std::size_t at = begin / span.row_length * span.row_stride + column;
-  const std::size_t together = std::min({count, span.row_length - column, span.length - begin});
-  return {static_cast<const std::uint8_t*>(span.data) + at * bytes, together * bytes};
-}
-
 const void* side_by_side(const TensorSpan& span, std::size_t begin, std::size_t count, void* scratch) {
   if (span.row_length == span.length) {
     return static_cast<const std::uint8_t*>(span.data) + begin * element_bytes(span.dtype);

@@ -5,7 +5,6 @@
 
 #include "base/buffer.hpp"
 #include "kernels/avx512/floats.hpp"
-#include "kernels/avx512/prefetch.hpp"
 #include "kernels/contract.hpp"
 
 namespace pppml::kernels::avx512 {
@@ -15,9 +14,6 @@ constexpr std::size_t kChunkValues = 1024;  // values, reference, words and raw 
 // Elements [begin, begin + count) of a span, side by side: in place if they are so already, else in `scratch`, which
 // holds kChunkValues elements of any type. count <= kChunkValues unless the span is one row.
 const void* side_by_side(const TensorSpan& span, std::size_t begin, std::size_t count, void* scratch);
-
-// Where they are, as far as they stand side by side.
-MemoryRun memory_of(const TensorSpan& span, std::size_t begin, std::size_t count);
 
 // Converts, and makes NaN of what is infinite: an infinity in `out` is a finite number that exceeds its type.
 void convert(Dtype from, const void* in, std::size_t count, float* out);
@@ -60,13 +56,6 @@ class TensorReader {
       written += take;
     }
     return {values_.data(), written, true};
-  }
-
-  // Where values [at, at + count) are, or their beginning; `at` is not before what was read last.
-  MemoryRun ahead(std::size_t at, std::size_t count) const {
-    std::size_t span = span_, start = span_start_;
-    while (span < tensors_.count && at - start >= tensors_.spans[span].length) start += tensors_.spans[span++].length;
-    return span == tensors_.count ? MemoryRun{} : memory_of(tensors_.spans[span], at - start, count);
   }
 
   // Converted values [at, at + count) less those of `reference`.
