@@ -12,6 +12,7 @@ PYTHON_SOURCES := python tests benchmarks csrc
 # What `make bench` measures: weights per operation, threads, and further options of `pppml bench`.
 SIZE ?= 8388608
 THREADS ?= 1
+SCALING ?= 2
 BENCH_OPTIONS ?=
 BENCH_STAMP := $(STAMP)-bench
 
@@ -75,7 +76,7 @@ $(BENCH_STAMP): $(STAMP)
 
 # OpenFHE runs beside TenSEAL when .venv-openfhe, $$PPPML_OPENFHE_PYTHON or python3.10 has it.
 bench: $(BENCH_STAMP)
-	$(BIN)/pppml bench --against found --size $(SIZE) --threads $(THREADS) --json runs/bench/bench.json --markdown runs/bench/bench.md $(BENCH_OPTIONS)
+	$(BIN)/pppml bench --against found --size $(SIZE) --threads $(THREADS) --scaling $(SCALING) --json runs/bench/bench.json --markdown runs/bench/bench.md --plot runs/bench/bench.svg $(BENCH_OPTIONS)
 
 bench-suite: build
 	@mkdir -p runs/bench

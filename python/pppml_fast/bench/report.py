@@ -22,7 +22,7 @@ _ROW_HEAD = (
     "largest error",
 )
 _SETUP_HEAD = ("system", "setting", "operation", "ms", "least … most")
-_UNITS = {"time": "×", "bytes": "× smaller", "bandwidth": ""}
+_UNITS = {"time": "×", "bytes": "× smaller", "bandwidth": "", "threads": "×"}
 
 
 def markdown(report: Report, command: str = "") -> str:

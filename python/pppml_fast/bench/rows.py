@@ -80,8 +80,8 @@ class SetupRow:
 class Ratio:
     """``value`` times better than ``against`` in the same run.
 
-    ``kind`` is "time" (their time ÷ ours), "bytes" (theirs ÷ ours) or "bandwidth" (our share of the bandwidth of the
-    memory loop ``against``; 1 is its speed).
+    ``kind`` is "time" (their time ÷ ours), "bytes" (theirs ÷ ours), "bandwidth" (our share of the bandwidth of the
+    memory loop ``against``; 1 is its speed) or "threads" (our time on one thread ÷ that on several).
     """
 
     setting: str
@@ -131,6 +131,8 @@ class Report:
 
 def _ratios(mine: Row, other: Row) -> list[Ratio]:
     if other.system == OURS:
+        return _scaling(mine, other)
+    if other.threads != mine.threads:
         return []
     if other.system == MEMORY:
         if other.operation not in _MEMORY_LOOPS.get(mine.operation, ()):
@@ -149,3 +151,11 @@ def _ratios(mine: Row, other: Row) -> list[Ratio]:
         smaller = other.bytes_per_weight / mine.bytes_per_weight
         found.append(Ratio(mine.setting, mine.operation, against, "bytes", smaller))
     return found
+
+
+def _scaling(mine: Row, other: Row) -> list[Ratio]:
+    same = (mine.setting, mine.operation) == (other.setting, other.operation)
+    if not same or other.threads != 1 or mine.threads == 1:
+        return []
+    against = f"1 thread, on {mine.threads}"
+    return [Ratio(mine.setting, mine.operation, against, "threads", other.ns_per_weight / mine.ns_per_weight)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pppml_fast.bench.peers import found_peers, open_peer, parse_peers
 from pppml_fast.bench.rows import Report
 from pppml_fast.bench.setup import measure_setup
 from pppml_fast.bench.stream import stream_rows
-from pppml_fast.bench.timing import measure
+from pppml_fast.bench.timing import Case, measure
 from pppml_fast.errors import ConfigError
 
 __all__ = ["BenchPlan", "run_bench"]
@@ -29,6 +30,7 @@ class BenchPlan:
 
     ``against`` is as in ``pppml bench --against``: names of peers, or "found" for those installed. ``stream`` is the
     number of weights that also go from a file through encryption and opening piece by piece; 0 leaves that out.
+    ``scaling`` is a number of threads on which our encryption and opening are timed as well; 0 leaves that out.
     """
 
     size: int = 1 << 22
@@ -37,13 +39,15 @@ class BenchPlan:
     against: str = ""
     repetitions: int = 5
     stream: int = 0
+    scaling: int = 0
 
     def __post_init__(self) -> None:
         for name in ("size", "threads", "repetitions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)} must be at least 1")
-        if self.stream < 0:
-            raise ConfigError(f"stream = {self.stream} must be 0 or more")
+        for name in ("stream", "scaling"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)} must be 0 or more")
         for setting in self.settings:
             parse_setting(setting)
         if self.against != "found":
@@ -71,7 +75,10 @@ def run_bench(plan: BenchPlan, progress: Callable[[str], None] = lambda text: No
             machine["versions"][name] = peer.version
             cases += peer.cases()
         for setting in plan.settings:
-            cases += our_cases(setting, plan.size, plan.threads)
+            ours = our_cases(setting, plan.size, plan.threads)
+            cases += ours
+            if plan.scaling not in (0, plan.threads):
+                cases += [on_threads(case, plan.scaling) for case in ours if case.operation in ("encrypt", "open")]
         rows = measure(cases, plan.repetitions, progress)
         setup = measure_setup(plan.settings, plan.repetitions, progress)
     for setting in plan.settings if plan.stream else ():
@@ -83,6 +90,16 @@ def run_bench(plan: BenchPlan, progress: Callable[[str], None] = lambda text: No
     order = {"pppml_fast": 0, "memory": 1}
     ordered = tuple(sorted(rows, key=lambda row: order.get(row.system, 2)))
     return Report(ordered, setup, machine, tuple(notes))
+
+
+def on_threads(case: Case, threads: int) -> Case:
+    """``case`` on another number of the core's threads."""
+
+    def run(argument: Any) -> Any:
+        with use_threads(threads):
+            return case.run(argument)
+
+    return dataclasses.replace(case, threads=threads, run=run)
 
 
 @contextlib.contextmanager

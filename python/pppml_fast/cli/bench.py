@@ -24,6 +24,8 @@ def bench(
         list[str] | None, typer.Option(metavar="SET/KEYS", help="What to measure, e.g. p31/collective. Repeatable.")
     ] = None,
     repetitions: Annotated[int, typer.Option(min=1, help="Interleaved repetitions; medians are shown.")] = 5,
+    scaling: Annotated[int, typer.Option(min=1, help="Also encrypt and open on this many threads, against one.")] = 1,
+    plot_file: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the report as SVG.")] = None,
     stream: Annotated[
         int, typer.Option(min=0, metavar="N", help="Also stream N weights from a file, encrypted and opened in pieces.")
     ] = 0,
@@ -37,7 +39,13 @@ def bench(
 
     settings = tuple(setting) if setting else DEFAULT_SETTINGS
     plan = BenchPlan(
-        size=size, threads=threads, settings=settings, against=against, repetitions=repetitions, stream=stream
+        size=size,
+        threads=threads,
+        settings=settings,
+        against=against,
+        repetitions=repetitions,
+        stream=stream,
+        scaling=scaling,
     )
     report = run_bench(plan, lambda text: typer.echo(text, err=True))
     table = markdown(report, command_line())
@@ -46,3 +54,7 @@ def bench(
         write_json(json_file, report.to_dict())
     if markdown_file is not None:
         write_text(markdown_file, table)
+    if plot_file is not None:
+        from pppml_fast.bench.plot import plot
+
+        write_text(plot_file, plot(report).decode())
