@@ -51,12 +51,13 @@ def test_params_and_help_load_nothing_heavy() -> None:
 def test_a_dry_run_tells_all_and_writes_nothing(
     pppml: Any, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pppml_fast.experiment import training
+    from pppml_fast.experiment import runner, selection
 
     def work(*_: Any) -> None:
         raise AssertionError("a dry run must not train")
 
-    monkeypatch.setattr(training, "train_track", work)
+    for user in (runner, selection):
+        monkeypatch.setattr(user, "train_track", work)
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     shown = pppml("run", config, "--dry-run", "--set", "rounds=7")
@@ -123,7 +124,7 @@ def test_bench_shows_and_writes_its_table(pppml: Any, tmp_path: Path) -> None:
     assert shown.code == 0 and shown.out == (tmp_path / "b.md").read_text()
     report = json.loads((tmp_path / "deep" / "b.json").read_text())
     mine = [row["operation"] for row in report["rows"] if row["system"] == "pppml_fast"]
-    assert sorted(mine) == ["add16", "add2", "encrypt", "hop", "open", "pack", "unpack"]
+    assert sorted(mine) == ["add16", "add2", "encrypt", "encrypt_prepared", "hop", "open", "pack", "unpack"]
     assert report["machine"]["commit"] and "bytes per weight" in shown.out
     refused = pppml("bench", "--against", "seal")
     assert refused.code == 2 and "tenseal, openfhe" in refused.err and refused.out == ""
