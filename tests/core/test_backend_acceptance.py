@@ -25,10 +25,11 @@ ON_OTHER_THREADS = {("p31", "public"), ("compact", "secret"), ("p62, three value
 
 
 @pytest.fixture(autouse=True)
-def _restore_threads() -> Iterator[None]:
+def _restore_threads_and_memory() -> Iterator[None]:
     before = pf.get_num_threads()
     yield
     pf.set_num_threads(before)
+    _native.release_memory()
 
 
 @pytest.mark.parametrize("cipher", CIPHERS)
@@ -136,6 +137,24 @@ class Party:
             self.scheme.encrypt(self.secret, self.noise, KEY, [x], 0.3, out, start=start, stop=stop)
         return outs
 
+    def whole(self, x: np.ndarray, packed: np.ndarray) -> list[bytes]:
+        """Hashes of c0 in words, of a sum, and of c0 added onto the packed one; memory aligned as for any caller."""
+        scheme, word = self.scheme, f"uint{8 * self.scheme.word_bytes}"
+        c0, other = (_native.empty(word, scheme.words(self.length, True)) for _ in range(2))
+        if self.params.keys == "public":
+            c1 = _native.empty(word, scheme.words(self.length, False))
+            public = scheme.load_public(scheme.generate_public(self.secret, self.noise, KEY), KEY)
+            scheme.encrypt_public(public, self.noise, [x], 0.3, c0, c1)
+        else:
+            scheme.encrypt(self.secret, self.noise, KEY, [x], 0.3, c0)
+        hashes = [hashlib.sha256(c0).digest()]
+        scheme.add(self.length, True, [c0, c0], other)
+        hashes.append(hashlib.sha256(other).digest())
+        del other
+        wire = _native.empty("uint8", len(packed))
+        scheme.hop(self.length, True, 0, self.blocks, memoryview(packed), c0, memoryview(wire))
+        return [*hashes, hashlib.sha256(wire).digest()]
+
     def place(self, polynomial: int, start: int, stop: int) -> slice:
         """Where the bytes of blocks [start, stop) stand among those of all."""
         sizes = (self.scheme.packed_bytes(self.length, polynomial == 0, 0, block) for block in (start, stop))
@@ -170,6 +189,7 @@ def test_ten_million_weights(name: str, keys: str, length: int) -> None:
     quantized, _ = oracle.scheme.quantize([x], 0.3)
     assert np.abs(quantized).max() == round(0.3 * params.max_magnitude)
     assert np.array_equal(opened, (quantized * params.step).astype(np.float32))
+    whole = oracle.whole(x, packed[0])
     several = (name, keys) in ON_OTHER_THREADS
     runs = [(backend, threads) for backend in OTHERS for threads in ((1, 2, 3) if several else (2,))]
     for backend, threads in runs + ([("scalar", 1), ("scalar", 3)] if several else []):
@@ -177,6 +197,8 @@ def test_ten_million_weights(name: str, keys: str, length: int) -> None:
         party = Party(params, backend, length)
         assert party.scheme.backend == backend
         borders = [0, 1, party.blocks // 3, 2 * party.blocks // 3, party.blocks - 1, party.blocks]
+        if backend != "scalar":
+            assert party.whole(x, packed[0]) == whole, (backend, threads)
         residuals = []
         for start, stop in itertools.pairwise(borders):
             for i, part in enumerate(party.encrypt(x, start, stop)):
