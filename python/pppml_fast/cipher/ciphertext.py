@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pppml_fast import memory
 from pppml_fast.cipher.expansion import check_bytes32, expansion_key
-from pppml_fast.cipher.wire import HEADER_BYTES, Header, Kind
+from pppml_fast.cipher.wire import HEADER_BYTES, Header, Kind, fresh_kind, payload_sizes, split_wire
 from pppml_fast.errors import CiphertextError, InputError
 from pppml_fast.params import CkksParams
 
@@ -20,10 +20,9 @@ __all__ = [
     "WritableBuffer",
     "add",
     "allocate",
+    "bytes_target",
     "bytes_view",
     "check_disjoint_or_same",
-    "fresh_kind",
-    "writable_view",
 ]
 
 Words = NDArray[Any]
@@ -83,16 +82,7 @@ class Ciphertext:
         Raises CiphertextError on a damaged or foreign header, a wrong length, or a residue not below its prime.
         """
         view = bytes_view(data)
-        header = Header.from_bytes(params, view)
-        if len(view) - HEADER_BYTES != header.payload_bytes:
-            raise CiphertextError(
-                f"the header announces {header.payload_bytes} payload bytes, {len(view) - HEADER_BYTES} came: truncated"
-            )
-        expected = _payload_bytes(params, header.kind, header.length)
-        if header.payload_bytes != expected:
-            raise CiphertextError(
-                f"{header.length} weights take {expected} bytes; the header says {header.payload_bytes}"
-            )
+        header, _ = split_wire(params, view)
         result = allocate(params, header.length, header.terms, header.context, header.kind)
         result.load(0, result.block_count, view[HEADER_BYTES:])
         return result
@@ -107,7 +97,12 @@ class Ciphertext:
     @property
     def nbytes(self) -> int:
         """Bytes on the wire, header included."""
-        return HEADER_BYTES + _payload_bytes(self.params, self.kind, self.length)
+        return HEADER_BYTES + sum(payload_sizes(self.params, self.kind, self.length))
+
+    @staticmethod
+    def wire_size(params: CkksParams, length: int) -> int:
+        """Bytes on the wire of an encryption of ``length`` weights under ``params``, header included."""
+        return HEADER_BYTES + sum(payload_sizes(params, fresh_kind(params), length))
 
     def __len__(self) -> int:
         return self.length
@@ -132,11 +127,10 @@ class Ciphertext:
 
         ``out`` is a writable contiguous buffer of ``nbytes`` bytes; a view of it is returned. Raises InputError else.
         """
-        size = _payload_bytes(self.params, self.kind, self.length)
-        header = Header(self.kind, self.params.id[:16], self.length, self.terms, self.context, size).to_bytes()
+        header = Header.of(self.params, self.kind, self.length, self.terms, self.context).to_bytes()
         if out is None:
             return header + self.pack(0, self.block_count)
-        view = writable_view(out, HEADER_BYTES + size)
+        view = _writable_view(out, self.nbytes)
         self.pack(0, self.block_count, view[HEADER_BYTES:])
         view[:HEADER_BYTES] = header
         return view
@@ -250,7 +244,7 @@ class Ciphertext:
             raise CiphertextError(f"blocks {start} .. {stop} are outside the ciphertext's {self.block_count}")
 
     def _writable_view(self, start: int, stop: int, out: WritableBuffer) -> memoryview:
-        view = writable_view(out, self.packed_size(start, stop))
+        view = _writable_view(out, self.packed_size(start, stop))
         if any(np.may_share_memory(np.asarray(view), words) for words, _ in self._polynomials()):
             raise InputError("out is the ciphertext's own memory; give a buffer of its own")
         return view
@@ -337,7 +331,20 @@ def bytes_view(data: Any) -> memoryview:
         raise CiphertextError(f"ciphertext bytes must be contiguous bytes: {error}") from None
 
 
-def writable_view(out: Any, size: int) -> memoryview:
+def bytes_target(size: int, out: WritableBuffer | None, tensors: Sequence[Any]) -> memoryview:
+    """Where the ``size`` bytes of an encryption of ``tensors`` go: ``out``, or new memory.
+
+    Raises InputError when ``out`` does not fit or shares memory with a tensor.
+    """
+    if out is None:
+        return memory.empty(size, np.uint8).data
+    view = _writable_view(out, size)
+    if any(np.may_share_memory(np.asarray(view), t[1] if isinstance(t, tuple) else t) for t in tensors):
+        raise InputError("out shares memory with the weights, which are read while it is written; give another buffer")
+    return view
+
+
+def _writable_view(out: Any, size: int) -> memoryview:
     """The ``size`` bytes of a writable contiguous buffer; raises InputError else."""
     try:
         view = memoryview(out).cast("B")
@@ -354,16 +361,3 @@ def check_disjoint_or_same(incoming: NDArray[Any], out: NDArray[Any]) -> None:
     same = incoming.__array_interface__["data"][0] == out.__array_interface__["data"][0]
     if not same and np.may_share_memory(incoming, out):
         raise InputError("out overlaps the incoming bytes; give the same buffer, or another one")
-
-
-def fresh_kind(params: CkksParams) -> Kind:
-    """The kind of what encryption makes under ``params``."""
-    return {"public": Kind.PUBLIC, "secret": Kind.SEEDED, "collective": Kind.COLLECTIVE}[params.keys]
-
-
-def _payload_bytes(params: CkksParams, kind: Kind, length: int) -> int:
-    blocks = params.block_count(length)
-    size = int(params._scheme.packed_bytes(length, True, 0, blocks))
-    if kind in (Kind.PUBLIC, Kind.EXPANDED):
-        size += int(params._scheme.packed_bytes(length, False, 0, blocks))
-    return size

@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from pppml_fast import _native, memory
+from pppml_fast import _native
 from pppml_fast.cipher.ciphertext import (
     Ciphertext,
     ReadableBuffer,
     WritableBuffer,
     bytes_view,
     check_disjoint_or_same,
-    writable_view,
 )
 from pppml_fast.cipher.expansion import check_bytes32
-from pppml_fast.cipher.opening import check_mode, open_sum
+from pppml_fast.cipher.opening import check_mode, check_terms, open_sum, open_wire
 from pppml_fast.cipher.pads import PAD_LIMIT_BYTES, PadStore
 from pppml_fast.cipher.secrecy import Secret
 from pppml_fast.cipher.streaming import (
@@ -119,6 +118,26 @@ class CollectiveKey(Secret):
         result.terms, result.context = 1, message.context
         return result
 
+    def encrypt_bytes(
+        self,
+        x: TensorInput,
+        context: bytes,
+        weight: float | None = None,
+        reference: TensorInput | None = None,
+        out: WritableBuffer | None = None,
+    ) -> memoryview:
+        """Encrypt straight to the bytes on the wire, ``encrypt(...).to_bytes()``, without residues in memory.
+
+        ``out`` is a writable contiguous buffer of :meth:`Ciphertext.wire_size` bytes apart from the weights; a view of
+        it, or of a new one, is returned. Takes the rest from and raises what :meth:`encrypt` does; a refused encryption
+        leaves zeros in an ``out`` that was written to.
+        """
+        message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
+        target = message.wire_target(out)
+        with self._claimed(message):
+            message.write_wire(target)
+        return target
+
     def encrypt_onto(
         self,
         incoming: ReadableBuffer | None,
@@ -137,12 +156,11 @@ class CollectiveKey(Secret):
         zeros in an ``out`` that was written to.
         """
         message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
-        size = message.packed_bytes(0, message.blocks)
-        target = writable_view(memory.empty(size, np.uint8) if out is None else out, size)
+        target = message.payload_target(out)
         added = None if incoming is None else bytes_view(incoming)
         if added is not None:
-            if len(added) != size:
-                raise CiphertextError(f"{message.length} weights take {size} packed bytes; {len(added)} came in")
+            if len(added) != len(target):
+                raise CiphertextError(f"{message.length} weights take {len(target)} packed bytes; {len(added)} came in")
             check_disjoint_or_same(np.asarray(added), np.asarray(target))
         with self._claimed(message):
             message.write(0, message.blocks, target, added)
@@ -284,12 +302,22 @@ class OpeningKey(Secret):
         Raises CiphertextError when the ciphertext does not add as many encryptions as S has parties, OpeningError
         when a block fails its residual check.
         """
-        if ciphertext.terms != self.terms:
-            raise CiphertextError(
-                f"the ciphertext adds {ciphertext.terms} encryptions, the opening key {self.terms} secrets: "
-                "only the sum over the whole live set opens"
-            )
+        check_terms(ciphertext.terms, self.terms)
         return open_sum(self.params, self._native, ciphertext, dtype, integers, out)
+
+    def decrypt_bytes(
+        self,
+        data: ReadableBuffer,
+        dtype: DTypeLike = np.float32,
+        integers: bool = False,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """The exact sum straight from the bytes on the wire, without residues in memory.
+
+        Gives what :meth:`decrypt` makes of ``Ciphertext.from_bytes(params, data)`` and raises what the two do; after a
+        refusal of a residue or a block ``out`` holds zeros. InputError when ``out`` shares memory with ``data``.
+        """
+        return open_wire(self.params, self._native, self.terms, data, dtype, integers, out)
 
     def decrypt_chunks(
         self,

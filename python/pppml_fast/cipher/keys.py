@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native
-from pppml_fast.cipher.ciphertext import Ciphertext, ReadableBuffer
+from pppml_fast.cipher.ciphertext import Ciphertext, ReadableBuffer, WritableBuffer, bytes_target
 from pppml_fast.cipher.expansion import expansion_key
-from pppml_fast.cipher.opening import check_mode, open_sum
+from pppml_fast.cipher.opening import check_mode, open_sum, open_wire
 from pppml_fast.cipher.secrecy import Secret
 from pppml_fast.cipher.streaming import CHUNK_BLOCKS, Sink, check_chunk_blocks, stream_in, stream_out
 from pppml_fast.cipher.symmetric import SymmetricMessage, encryption_target
-from pppml_fast.cipher.wire import Kind
+from pppml_fast.cipher.wire import Kind, fill_wire
 from pppml_fast.errors import CiphertextError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import (
@@ -64,23 +64,40 @@ class PublicKey:
         tensors = tensor_list(x)
         subtracted = reference_list(reference, tensors)
         result = encryption_target(self.params, total_length(tensors), out)
+        self._write(tensors, subtracted, check_weight(self.params, weight), result.first, result.second)
+        result.terms = 1
+        return result
+
+    def encrypt_bytes(
+        self,
+        x: TensorInput,
+        weight: float | None = None,
+        reference: TensorInput | None = None,
+        out: WritableBuffer | None = None,
+    ) -> memoryview:
+        """Encrypt straight to the bytes on the wire, as ``encrypt(...).to_bytes()``, without residues in memory.
+
+        ``out`` is a writable contiguous buffer of :meth:`Ciphertext.wire_size` bytes apart from the weights; a view of
+        it, or of a new one, is returned. Takes the rest from and raises what :meth:`encrypt` does; a refused encryption
+        leaves zeros in an ``out`` that was written to.
+        """
+        tensors = tensor_list(x)
+        subtracted = reference_list(reference, tensors)
+        length, share = total_length(tensors), check_weight(self.params, weight)
+        target = bytes_target(Ciphertext.wire_size(self.params, length), out, tensors + subtracted)
+        with fill_wire(self.params, length, None, target) as (first, second):
+            self._write(tensors, subtracted, share, first, second)
+        return target
+
+    def _write(self, tensors: list[Any], subtracted: list[Any], share: float, first: Any, second: Any) -> None:
+        """Encrypt to residue words or packed bytes; zeros where the values are refused."""
         seed = _native.StreamKey.from_system()
         try:
-            self.params._scheme.encrypt_public(
-                self._native,
-                seed,
-                tensors,
-                check_weight(self.params, weight),
-                result.first,
-                result.second,
-                reference=subtracted,
-            )
+            self.params._scheme.encrypt_public(self._native, seed, tensors, share, first, second, reference=subtracted)
         except _native.NonFiniteError as error:
             raise explain_non_finite(error, tensors, subtracted) from None
         except _native.RequirementError as error:
             raise ParameterError(str(error)) from None
-        result.terms = 1
-        return result
 
     def to_bytes(self) -> bytes:
         """Magic, parameter tag (16 bytes), seed of a (32 bytes), residues of -a s + e in NTT form, little-endian."""
@@ -132,6 +149,19 @@ class SecretKey(Secret):
         result.terms, result.context = 1, message.context
         return result
 
+    def encrypt_bytes(
+        self,
+        x: TensorInput,
+        weight: float | None = None,
+        reference: TensorInput | None = None,
+        out: WritableBuffer | None = None,
+    ) -> memoryview:
+        """Encrypt under the secret key straight to the bytes on the wire, as :meth:`PublicKey.encrypt_bytes` does."""
+        message = self._message(x, weight, reference)
+        target = message.wire_target(out)
+        message.write_wire(target)
+        return target
+
     def encrypt_chunks(
         self,
         x: TensorInput,
@@ -170,6 +200,16 @@ class SecretKey(Secret):
         residual check.
         """
         return open_sum(self.params, self._native, ciphertext, dtype, integers, out)
+
+    def decrypt_bytes(
+        self,
+        data: ReadableBuffer,
+        dtype: DTypeLike = np.float32,
+        integers: bool = False,
+        out: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """The exact sum straight from the bytes on the wire, as :meth:`OpeningKey.decrypt_bytes`."""
+        return open_wire(self.params, self._native, None, data, dtype, integers, out)
 
     def decrypt_chunks(
         self,

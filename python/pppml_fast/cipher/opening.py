@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native, memory
-from pppml_fast.cipher.ciphertext import Ciphertext
+from pppml_fast.cipher.ciphertext import Ciphertext, ReadableBuffer, bytes_view
 from pppml_fast.cipher.expansion import expansion_key
-from pppml_fast.cipher.wire import Kind
-from pppml_fast.errors import CiphertextError, OpeningError, ParameterError
+from pppml_fast.cipher.wire import Header, Kind, split_wire
+from pppml_fast.errors import CiphertextError, InputError, OpeningError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.quantize import check_out, dequantize
 
-__all__ = ["check_mode", "open_sum"]
+__all__ = ["check_mode", "check_terms", "open_range", "open_sum", "open_wire", "opening_expansion"]
 
 
 def open_sum(
@@ -28,7 +29,7 @@ def open_sum(
 ) -> NDArray[Any]:
     """Decrypt ``ciphertext``, check its residuals, and return the exact sum as weights or as int64 integers.
 
-    A refusal leaves nothing behind: ``out`` is then zero.
+    A refused residue or block leaves nothing behind: ``out`` is then zero.
     """
     if ciphertext.params.id != params.id:
         raise CiphertextError(f"the ciphertext was made under {ciphertext.params.name}, the key under {params.name}")
@@ -36,23 +37,47 @@ def open_sum(
         raise CiphertextError(
             f"the ciphertext adds {ciphertext.terms} encryptions; the parameters hold {params.parties} (parties)"
         )
+    return _open(params, secret, ciphertext, [words for words, _ in ciphertext._polynomials()], dtype, integers, out)
+
+
+def open_wire(
+    params: CkksParams,
+    secret: _native.SecretKey,
+    terms: int | None,
+    data: ReadableBuffer,
+    dtype: DTypeLike,
+    integers: bool,
+    out: NDArray[Any] | None,
+) -> NDArray[Any]:
+    """As :func:`open_sum`, from the bytes of a ciphertext; ``terms``, unless None, is how many it must add."""
+    view = bytes_view(data)
+    header, rows = split_wire(params, view)
+    check_terms(header.terms, terms)
+    if isinstance(out, np.ndarray) and np.may_share_memory(out, np.asarray(view)):
+        raise InputError("out shares memory with the ciphertext's bytes, which are read while it is written")
+    return _open(params, secret, header, rows, dtype, integers, out)
+
+
+def _open(
+    params: CkksParams,
+    secret: _native.SecretKey,
+    source: Ciphertext | Header,
+    rows: Sequence[Any],
+    dtype: DTypeLike,
+    integers: bool,
+    out: NDArray[Any] | None,
+) -> NDArray[Any]:
     if out is not None:
-        check_out(out, (ciphertext.length,), "i" if integers else "f")
-    expansion = None
-    if ciphertext.kind in (Kind.SEEDED, Kind.COLLECTIVE):
-        if ciphertext.context is None:
-            raise CiphertextError("the ciphertext names no context; give zeros(..., context=) the attempt's 32 bytes")
-        expansion = expansion_key(params, ciphertext.context)
+        check_out(out, (source.length,), "i" if integers else "f")
     wanted = np.dtype(np.int64 if integers else dtype)
-    target = _opening_target(ciphertext.length, wanted, integers, out)
-    refused_block, _, _ = params._scheme.open(
-        secret, ciphertext.length, ciphertext.terms, ciphertext.first, ciphertext.second, expansion, target
-    )
-    if refused_block is not None:
-        raise OpeningError(
-            f"block {refused_block} fails its residual check: a contribution is missing, doubled or foreign, or the "
-            "opening key is not the sum of the contributors' keys; nothing was released"
-        )
+    target = _opening_target(source.length, wanted, integers, out)
+    expansion, blocks = opening_expansion(params, source), params.block_count(source.length)
+    try:
+        open_range(params, secret, source, rows, expansion, target, 0, blocks)
+    except (CiphertextError, OpeningError):
+        if out is not None:
+            out.fill(0)
+        raise
     if target is out or (out is None and target.dtype == wanted and (integers or wanted.kind == "f")):
         return target
     if integers:
@@ -61,6 +86,53 @@ def open_sum(
         return out
     # float16 and the like, and arrays that are not contiguous, are restored from the integers.
     return dequantize(params, target, dtype, out)
+
+
+def open_range(
+    params: CkksParams,
+    secret: _native.SecretKey,
+    source: Ciphertext | Header,
+    rows: Sequence[Any],
+    expansion: bytes | None,
+    target: NDArray[Any],
+    start: int,
+    stop: int,
+) -> None:
+    """Open blocks ``[start, stop)`` of ``source`` from their words or packed bytes (``rows``: c0, and c1 or nothing).
+
+    Raises CiphertextError on a residue not below its prime, OpeningError on a block that fails its residual check;
+    ``target``, a contiguous int64, float32 or float64 array, then holds zeros.
+    """
+    first, second = rows if len(rows) == 2 else (rows[0], None)
+    refused, _, valid = params._scheme.open(
+        secret, source.length, source.terms, first, second, expansion, target, start=start, stop=stop
+    )
+    if not valid:
+        raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
+    if refused is not None:
+        kept = f"nothing from block {start} on" if start else "nothing"
+        raise OpeningError(
+            f"block {refused} fails its residual check: a contribution is missing, doubled or foreign, or the opening "
+            f"key is not the sum of the contributors' keys; {kept} was released"
+        )
+
+
+def opening_expansion(params: CkksParams, source: Ciphertext | Header) -> bytes | None:
+    """The key of the public polynomials of ``source``, or None where it holds its own."""
+    if source.kind not in (Kind.SEEDED, Kind.COLLECTIVE):
+        return None
+    if source.context is None:
+        raise CiphertextError("the ciphertext names no context; give zeros(..., context=) the attempt's 32 bytes")
+    return expansion_key(params, source.context)
+
+
+def check_terms(terms: int, expected: int | None) -> None:
+    """Raise CiphertextError unless a ciphertext adds as many encryptions as its opening key sums secrets."""
+    if expected is not None and terms != expected:
+        raise CiphertextError(
+            f"the ciphertext adds {terms} encryptions, the opening key {expected} secrets: "
+            "only the sum over the whole live set opens"
+        )
 
 
 def _opening_target(length: int, wanted: np.dtype[Any], integers: bool, out: NDArray[Any] | None) -> NDArray[Any]:

@@ -14,10 +14,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native
 from pppml_fast.cipher.ciphertext import ReadableBuffer, bytes_view
-from pppml_fast.cipher.expansion import expansion_key
+from pppml_fast.cipher.opening import check_terms, open_range, opening_expansion
 from pppml_fast.cipher.symmetric import SymmetricMessage
 from pppml_fast.cipher.wire import HEADER_BYTES, Header, Kind
-from pppml_fast.errors import CiphertextError, InputError, OpeningError
+from pppml_fast.errors import CiphertextError, InputError
 from pppml_fast.params import CkksParams
 from pppml_fast.quantize import check_out
 
@@ -54,12 +54,7 @@ class _Reader:
                 f"a ciphertext of {header.kind.name.lower()} kind holds two polynomials and is not streamed; "
                 "use Ciphertext.from_bytes"
             )
-        blocks = params.block_count(header.length)
-        expected = int(params._scheme.packed_bytes(header.length, True, 0, blocks))
-        if header.payload_bytes != expected:
-            raise CiphertextError(
-                f"{header.length} weights take {expected} bytes; the header says {header.payload_bytes}"
-            )
+        header.check_payload(params)
         return header
 
     def read_into(self, target: memoryview) -> None:
@@ -99,8 +94,7 @@ def stream_out(
         if incoming is not None:
             reader = _Reader(incoming)
             terms += _incoming_terms(message, kind, reader)
-        payload = message.packed_bytes(0, blocks)
-        yield Header(kind, params.id[:16], message.length, terms, message.context, payload).to_bytes()
+        yield Header.of(params, kind, message.length, terms, message.context).to_bytes()
         buffer = memoryview(bytearray(message.packed_bytes(0, min(chunk_blocks, blocks))))
         for start in range(0, blocks, chunk_blocks):
             stop = min(start + chunk_blocks, blocks)
@@ -146,11 +140,7 @@ def stream_in(
     check_chunk_blocks(chunk_blocks)
     reader = _Reader(chunks)
     header = reader.header(params)
-    if terms is not None and header.terms != terms:
-        raise CiphertextError(
-            f"the ciphertext adds {header.terms} encryptions, the opening key {terms} secrets: "
-            "only the sum over the whole live set opens"
-        )
+    check_terms(header.terms, terms)
     if callable(out):
         _open(params, secret, header, reader, np.dtype(dtype), out, chunk_blocks)
         return header.length
@@ -182,7 +172,7 @@ def _open(
     if dtype not in (np.float32, np.float64, np.int64):
         raise InputError(f"a sum opens as float32, float64 or int64, not {dtype}")
     scheme, length, blocks = params._scheme, header.length, params.block_count(header.length)
-    expansion = expansion_key(params, header.context or b"")
+    expansion = opening_expansion(params, header)
     step = min(chunk_blocks, blocks)
     packed = bytearray(int(scheme.packed_bytes(length, True, 0, step)))
     values = np.empty(min(step * params.block_weights, length), dtype)
@@ -191,15 +181,6 @@ def _open(
         part = memoryview(packed)[: int(scheme.packed_bytes(length, True, start, stop))]
         reader.read_into(part)
         opened = values[: min(stop * params.block_weights, length) - start * params.block_weights]
-        refused, _, valid = scheme.open(
-            secret, length, header.terms, part, None, expansion, opened, start=start, stop=stop
-        )
-        if not valid:
-            raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
-        if refused is not None:
-            raise OpeningError(
-                f"block {refused} fails its residual check: a contribution is missing, doubled or foreign, or the "
-                "opening key is not the sum of the contributors' keys; nothing from this block on was released"
-            )
+        open_range(params, secret, header, [part], expansion, opened, start, stop)
         sink(opened)
     reader.finish()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pppml_fast import _native
-from pppml_fast.cipher.ciphertext import Ciphertext, allocate, fresh_kind
+from pppml_fast.cipher.ciphertext import Ciphertext, WritableBuffer, allocate, bytes_target
 from pppml_fast.cipher.expansion import expansion_key
 from pppml_fast.cipher.pads import PadStore
+from pppml_fast.cipher.wire import HEADER_BYTES, fill_wire, fresh_kind
 from pppml_fast.errors import CiphertextError, InputError, KeyReuseError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import (
@@ -71,6 +72,20 @@ class SymmetricMessage:
     def packed_bytes(self, start: int, stop: int) -> int:
         """Bytes of blocks ``[start, stop)`` on the wire."""
         return int(self.params._scheme.packed_bytes(self.length, True, start, stop))
+
+    def payload_target(self, out: WritableBuffer | None) -> memoryview:
+        """Where all packed blocks go: ``out`` after a check that it fits, or new memory."""
+        return bytes_target(self.packed_bytes(0, self.blocks), out, self._tensors + self._reference)
+
+    def wire_target(self, out: WritableBuffer | None) -> memoryview:
+        """Where :meth:`write_wire` writes: ``out`` after a check that it fits, or new memory."""
+        size = HEADER_BYTES + self.packed_bytes(0, self.blocks)
+        return bytes_target(size, out, self._tensors + self._reference)
+
+    def write_wire(self, out: memoryview) -> None:
+        """Encrypt the whole message to the bytes of its ciphertext; raises what :meth:`write` does."""
+        with fill_wire(self.params, self.length, self.context, out) as (payload,):
+            self.write(0, self.blocks, payload)
 
     def write(self, start: int, stop: int, out: Any, incoming: memoryview | None = None) -> None:
         """Encrypt blocks ``[start, stop)`` to ``out``, residue words or packed bytes, plus what came in, packed.

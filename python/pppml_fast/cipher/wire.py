@@ -19,14 +19,16 @@ residue that is not below its prime is refused.
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
 from pppml_fast.errors import CiphertextError
 from pppml_fast.params import CkksParams
 
-__all__ = ["HEADER_BYTES", "Header", "Kind"]
+__all__ = ["HEADER_BYTES", "Header", "Kind", "fill_wire", "fresh_kind", "payload_sizes", "split_wire"]
 
 _MAGIC = b"PPML"
 _VERSION = 1
@@ -54,6 +56,18 @@ _KINDS_OF_MODE = {
 }
 
 
+def fresh_kind(params: CkksParams) -> Kind:
+    """The kind of what encryption makes under ``params``."""
+    return _KINDS_OF_MODE[params.keys][0]
+
+
+def payload_sizes(params: CkksParams, kind: Kind, length: int) -> list[int]:
+    """Packed bytes of each polynomial of a ciphertext: c0, and c1 where the kind has one."""
+    cuts = (True, False) if kind in (Kind.PUBLIC, Kind.EXPANDED) else (True,)
+    blocks = params.block_count(length)
+    return [int(params._scheme.packed_bytes(length, cut, 0, blocks)) for cut in cuts]
+
+
 @dataclass(frozen=True)
 class Header:
     """The header of one ciphertext."""
@@ -64,6 +78,11 @@ class Header:
     terms: int
     context: bytes | None
     payload_bytes: int
+
+    @classmethod
+    def of(cls, params: CkksParams, kind: Kind, length: int, terms: int, context: bytes | None) -> Header:
+        """The header of a ciphertext under ``params``."""
+        return cls(kind, params.id[:16], length, terms, context, sum(payload_sizes(params, kind, length)))
 
     def to_bytes(self) -> bytes:
         """The header, 84 bytes."""
@@ -112,6 +131,47 @@ class Header:
         if (kind == Kind.SEEDED and terms != 1) or (not has_context and context != _NO_CONTEXT):
             raise CiphertextError(f"terms or context do not occur with kind {kind}: damaged or forged")
         return cls(Kind(kind), tag, length, terms, context if has_context else None, payload)
+
+    def check_payload(self, params: CkksParams) -> list[int]:
+        """The sizes of the polynomials; raises CiphertextError unless they make up the announced payload."""
+        sizes = payload_sizes(params, self.kind, self.length)
+        if self.payload_bytes != sum(sizes):
+            raise CiphertextError(
+                f"{self.length} weights take {sum(sizes)} bytes; the header says {self.payload_bytes}"
+            )
+        return sizes
+
+
+def split_wire(params: CkksParams, data: memoryview) -> tuple[Header, list[memoryview]]:
+    """Header and packed polynomials of the bytes of one ciphertext; raises CiphertextError that says what is wrong."""
+    header = Header.from_bytes(params, data)
+    came = len(data) - HEADER_BYTES
+    if came != header.payload_bytes:
+        raise CiphertextError(f"the header announces {header.payload_bytes} payload bytes, {came} came: truncated")
+    return header, _parts(data, header.check_payload(params))
+
+
+@contextlib.contextmanager
+def fill_wire(params: CkksParams, length: int, context: bytes | None, out: memoryview) -> Iterator[list[memoryview]]:
+    """The places of the packed polynomials of one encryption in ``out``, to be filled in the block of a ``with``.
+
+    The header follows once they are; after an exception ``out`` holds zeros.
+    """
+    kind = fresh_kind(params)
+    try:
+        yield _parts(out, payload_sizes(params, kind, length))
+    except BaseException:
+        out[:] = bytes(len(out))
+        raise
+    out[:HEADER_BYTES] = Header.of(params, kind, length, 1, context).to_bytes()
+
+
+def _parts(data: memoryview, sizes: list[int]) -> list[memoryview]:
+    parts, at = [], HEADER_BYTES
+    for size in sizes:
+        parts.append(data[at : at + size])
+        at += size
+    return parts
 
 
 def _checksum(fields: bytes) -> bytes:
