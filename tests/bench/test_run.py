@@ -16,7 +16,7 @@ import pytest
 from pppml_fast import CkksParams, _native, memory
 from pppml_fast.bench import BenchPlan, run_bench
 from pppml_fast.bench.memory import memory_cases
-from pppml_fast.bench.ours import PARTIES, Workbench, our_cases
+from pppml_fast.bench.ours import PARTIES, Workbench, our_cases, parse_setting
 from pppml_fast.bench.peers import PEERS, found_peers, open_peer, parse_peers
 from pppml_fast.bench.run import use_threads
 from pppml_fast.bench.timing import Case, measure
@@ -27,7 +27,8 @@ PREPARED = {"encrypt_prepared"}
 
 
 @pytest.mark.parametrize(
-    "setting", ["p31/collective", "p31/public", "p31/secret", "p62/collective", "compact/collective"]
+    "setting",
+    ["p31/collective", "p31/public", "p31/secret", "p62/collective", "p62x3/collective", "compact/collective"],
 )
 def test_a_tiny_run_measures_everything_and_checks_it(setting: str) -> None:
     told: list[str] = []
@@ -53,6 +54,13 @@ def test_bytes_per_weight_are_those_of_the_wire() -> None:
     params = CkksParams.preset("p31", parties=PARTIES, clip=0.25, keys="collective")
     case = next(case for case in our_cases("p31/collective", 4096, 1) if case.operation == "encrypt")
     assert case.bytes_per_weight == pytest.approx(params.bytes_per_weight + 84 / 4096)
+
+
+def test_a_setting_may_say_how_many_values_share_a_coefficient() -> None:
+    params = CkksParams.preset("p62", parties=PARTIES, clip=0.25, keys="collective", values_per_coefficient=3)
+    assert parse_setting("p62x3/collective") == params and params.bytes_per_weight == pytest.approx(62 / 24)
+    assert parse_setting("p31x1/public") == parse_setting("p31/public")
+    assert parse_setting("compact/collective").values_per_coefficient == 2
 
 
 @pytest.mark.parametrize("operation", sorted(OURS | PREPARED))
@@ -122,6 +130,8 @@ def test_memory_loops_and_operations_work_in_the_same_kind_of_memory() -> None:
         ({"against": "tenseal,hexl"}, "'hexl'"),
         ({"settings": ("p31",)}, "p31/collective"),
         ({"settings": ("p99/public",)}, "p31, p50"),
+        ({"settings": ("p62x4/collective",)}, "SETx3"),
+        ({"settings": ("p62x/collective",)}, "SETx3"),
         ({"size": 0}, "size = 0"),
         ({"threads": -1}, "threads = -1"),
         ({"repetitions": 0}, "repetitions = 0"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from pppml_fast import memory
 from pppml_fast.bench.prepared import prepared_cases
 from pppml_fast.bench.rows import OURS
 from pppml_fast.bench.timing import Case
+from pppml_fast.cipher.wire import HEADER_BYTES
 from pppml_fast.errors import ConfigError
 from pppml_fast.params import KeyMode
 
@@ -23,27 +24,34 @@ __all__ = ["DEFAULT_SETTINGS", "PARTIES", "Workbench", "our_cases", "parse_setti
 PARTIES = 16
 CLIP = 0.25
 CONTEXT = bytes(range(32))
-DEFAULT_SETTINGS = ("p31/collective", "p31/public", "p50/collective", "compact/collective")
+DEFAULT_SETTINGS = ("p31/collective", "p31/public", "p50/collective", "compact/collective", "p62x3/collective")
 
 _FLOAT_BYTES = 4
 
 
-def parse_setting(setting: str) -> tuple[str, KeyMode]:
-    """``"p31/collective"`` to its set and key mode. Raises ConfigError for one that does not exist."""
-    name, _, keys = setting.partition("/")
-    if name not in pf.PRESETS or keys not in get_args(KeyMode):
+def parse_setting(setting: str) -> pf.CkksParams:
+    """The parameters of ``"p31/collective"``, or of ``"p62x3/collective"`` with three values per coefficient.
+
+    Raises ConfigError for a setting that does not exist.
+    """
+    chosen, _, keys = setting.partition("/")
+    name, times, values = chosen.partition("x")
+    if name not in pf.PRESETS or keys not in get_args(KeyMode) or (times and values not in ("1", "2", "3")):
         raise ConfigError(
             f"no setting {setting!r}; write SET/KEYS with SET one of {', '.join(pf.PRESETS)} and KEYS one of "
-            f"{', '.join(get_args(KeyMode))}, such as p31/collective"
+            f"{', '.join(get_args(KeyMode))}, such as p31/collective; SETx3 packs three values per coefficient"
         )
-    return name, keys  # type: ignore[return-value]
+    packed = int(values) if times else None
+    return pf.CkksParams.preset(
+        name, parties=PARTIES, clip=CLIP, keys=cast(KeyMode, keys), values_per_coefficient=packed
+    )
 
 
 @dataclass(frozen=True)
 class _Encryptor:
     """A key about to encrypt, and the key that opens what it encrypted, alone."""
 
-    encrypt: Callable[..., pf.Ciphertext]
+    encrypt: Callable[..., memoryview]
     opener: Callable[[], Any]
 
 
@@ -54,23 +62,24 @@ class Workbench:
     """
 
     def __init__(self, setting: str, size: int) -> None:
-        name, keys = parse_setting(setting)
         self.setting, self.size = setting, size
-        self.params = pf.CkksParams.preset(name, parties=PARTIES, clip=CLIP, keys=keys)
+        self.params = parse_setting(setting)
         self.backend = str(self.params._scheme.backend)
         forward = np.random.default_rng(2024).normal(0, 0.05, size).astype(np.float32)
         self.weights = (forward, np.ascontiguousarray(forward[::-1]))
-        self._pair = None if keys == "collective" else pf.keygen(self.params)
+        self._pair = None if self.params.keys == "collective" else pf.keygen(self.params)
 
     # --- keys and data --------------------------------------------------------------------------------------
 
     def encryptor(self) -> _Encryptor:
-        """A key for one encryption: a fresh one where keys serve once."""
+        """A key for one encryption to bytes: a fresh one where keys serve once."""
         if self._pair is None:
             key = pf.CollectiveKey.generate(self.params)
-            return _Encryptor(lambda x, out=None: key.encrypt(x, CONTEXT, out=out), lambda: pf.CollectiveKey.sum([key]))
+            return _Encryptor(
+                lambda x, out=None: key.encrypt_bytes(x, CONTEXT, out=out), lambda: pf.CollectiveKey.sum([key])
+            )
         secret = self._pair.secret
-        return _Encryptor(self._pair.public.encrypt if self._pair.public else secret.encrypt, lambda: secret)
+        return _Encryptor((self._pair.public or secret).encrypt_bytes, lambda: secret)
 
     def opener(self, terms: int) -> Any:
         """The key that opens the sum of the first ``terms`` ciphertexts."""
@@ -84,7 +93,7 @@ class Workbench:
                 keys.append(pf.CollectiveKey.generate(self.params))
                 ciphertexts.append(keys[-1].encrypt(self.weights[index % 2], CONTEXT))
             else:
-                ciphertexts.append(self.encryptor().encrypt(self.weights[index % 2]).expanded())
+                ciphertexts.append((self._pair.public or self._pair.secret).encrypt(self.weights[index % 2]).expanded())
         return keys, ciphertexts
 
     @property
@@ -102,9 +111,9 @@ class Workbench:
         return (terms + 1) // 2 * self.quantised[0] + terms // 2 * self.quantised[1]
 
     @cached_property
-    def fresh_target(self) -> pf.Ciphertext:
-        """A ciphertext of fresh kind that encryptions are written into."""
-        return pf.Ciphertext.zeros(self.params, self.size, context=CONTEXT if self._pair is None else None)
+    def fresh_wire(self) -> memoryview:
+        """Where the bytes of an encryption go."""
+        return memory.zeros(pf.Ciphertext.wire_size(self.params, self.size), np.uint8).data
 
     @cached_property
     def sum_target(self) -> pf.Ciphertext:
@@ -112,20 +121,20 @@ class Workbench:
         return pf.Ciphertext.empty_like(self.ciphertexts[0], 1)
 
     @cached_property
-    def fresh_payload(self) -> memoryview:
-        """Where the packed bytes of an encryption go."""
-        return _room_for(self.fresh_target)
-
-    @cached_property
     def passed_payload(self) -> memoryview:
         """Where the packed bytes of a sum go."""
         return _room_for(self.ciphertexts[0])
 
     @cached_property
-    def sum_payload(self) -> memoryview:
-        """The packed sum of all parties, as it arrives at the opener."""
+    def sum_wire(self) -> memoryview:
+        """The bytes of the sum of all parties, as they arrive at the opener."""
         total = pf.add(self.ciphertexts)
-        return total.pack(0, total.block_count, out=_room_for(total))
+        return total.to_bytes(out=memory.empty(total.nbytes, np.uint8).data)
+
+    @property
+    def sum_payload(self) -> memoryview:
+        """Its packed residues."""
+        return self.sum_wire[HEADER_BYTES:]
 
     @cached_property
     def opened(self) -> NDArray[np.float32]:
@@ -134,16 +143,15 @@ class Workbench:
 
     # --- the operations -------------------------------------------------------------------------------------
 
-    def run_encrypt(self, encryptor: _Encryptor) -> tuple[_Encryptor, pf.Ciphertext, memoryview]:
-        """float32 weights to packed bytes."""
-        result = encryptor.encrypt(self.weights[0], out=self.fresh_target)
-        return encryptor, result, result.pack(0, result.block_count, out=self.fresh_payload)
+    def run_encrypt(self, encryptor: _Encryptor) -> tuple[_Encryptor, memoryview]:
+        """float32 weights to the bytes on the wire."""
+        return encryptor, encryptor.encrypt(self.weights[0], out=self.fresh_wire)
 
-    def check_encrypt(self, result: tuple[_Encryptor, pf.Ciphertext, bytes | memoryview]) -> float:
-        """The packed bytes open to the quantised weights."""
-        encryptor, ciphertext, payload = result
-        ciphertext.load(0, ciphertext.block_count, payload)
-        return self._check_opened(encryptor.opener().decrypt(ciphertext, integers=True), self.quantised[0])
+    def check_encrypt(self, result: tuple[_Encryptor, memoryview]) -> float:
+        """The bytes parse, and open to the quantised weights."""
+        encryptor, wire = result
+        ciphertext = pf.Ciphertext.from_bytes(self.params, wire)
+        return self.check_opened(encryptor.opener().decrypt(ciphertext, integers=True), self.quantised[0])
 
     def run_pack(self, _: object) -> memoryview:
         """Residues to packed bytes."""
@@ -171,7 +179,7 @@ class Workbench:
     def check_sum(self, total: pf.Ciphertext) -> float:
         """A sum opens to the sum of the quantised weights."""
         opened = self.opener(total.terms).decrypt(total, integers=True)
-        return self._check_opened(opened, self.expected(total.terms))
+        return self.check_opened(opened, self.expected(total.terms))
 
     @cached_property
     def incoming(self) -> memoryview:
@@ -191,10 +199,8 @@ class Workbench:
         return self.check_sum(self.sum_target)
 
     def run_open(self, key: Any) -> NDArray[np.float32]:
-        """The packed sum of all parties to float32 weights."""
-        total = self.run_unpack(None)
-        total.terms = PARTIES
-        return np.asarray(key.decrypt(total, out=self.opened))
+        """The bytes of the sum of all parties to float32 weights."""
+        return np.asarray(key.decrypt_bytes(self.sum_wire, out=self.opened))
 
     def check_open(self, opened: NDArray[np.float32]) -> float:
         """Opened weights are the exact sum, restored."""
@@ -202,7 +208,8 @@ class Workbench:
         assert np.array_equal(opened, expected), f"{self.setting}: the opened weights differ from the exact sum"
         return 0.0
 
-    def _check_opened(self, opened: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
+    def check_opened(self, opened: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
+        """Opened integers are the expected ones."""
         assert np.array_equal(opened, expected), f"{self.setting}: the opened sum differs from the quantised one"
         return 0.0
 
@@ -215,7 +222,7 @@ def _room_for(ciphertext: pf.Ciphertext) -> memoryview:
 def our_cases(setting: str, size: int, threads: int) -> list[Case]:
     """All operations of one setting on ``size`` weights. Raises ConfigError for an unknown setting."""
     bench = Workbench(setting, size)
-    wire = bench.fresh_target.nbytes / size
+    wire = len(bench.fresh_wire) / size
     summed = bench.ciphertexts[0].nbytes / size
     words = bench.ciphertexts[0]._polynomials()
     held = sum(part.nbytes for part, _ in words) / size

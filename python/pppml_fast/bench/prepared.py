@@ -22,9 +22,9 @@ class _Prepared:
 
     def __init__(self, bench: Workbench, context: bytes) -> None:
         self.bench, self.context, self.quantised = bench, context, bench.quantised
-        scheme, size = bench.params._scheme, bench.size
-        self.pad_bytes = int(scheme.words(size, True)) * int(scheme.word_bytes)
-        self.out = memory.zeros(int(scheme.packed_bytes(size, True, 0, bench.params.block_count(size))), np.uint8).data
+        scheme = bench.params._scheme
+        self.pad_bytes = int(scheme.words(bench.size, True)) * int(scheme.word_bytes)
+        self.out = memory.zeros(pf.Ciphertext.wire_size(bench.params, bench.size), np.uint8).data
 
     @property
     def moved_bytes(self) -> int:
@@ -41,15 +41,13 @@ class _Prepared:
         return key
 
     def run(self, key: pf.CollectiveKey) -> pf.CollectiveKey:
-        key.encrypt_onto(None, self.bench.weights[0], self.context, out=self.out)
+        key.encrypt_bytes(self.bench.weights[0], self.context, out=self.out)
         return key
 
     def check(self, key: pf.CollectiveKey) -> float:
         """The packed bytes open to the quantised weights."""
-        ciphertext = pf.Ciphertext.zeros(self.bench.params, self.bench.size, context=self.context)
-        ciphertext.load(0, ciphertext.block_count, self.out)
-        opened = pf.CollectiveKey.sum([key]).decrypt(ciphertext, integers=True)
-        return self.bench._check_opened(opened, self.quantised[0])
+        opened = pf.CollectiveKey.sum([key]).decrypt_bytes(self.out, integers=True)
+        return self.bench.check_opened(opened, self.quantised[0])
 
 
 def prepared_cases(bench: Workbench, context: bytes, threads: int) -> list[Case]:
@@ -65,7 +63,7 @@ def prepared_cases(bench: Workbench, context: bytes, threads: int) -> list[Case]
             bench.backend,
             threads,
             bench.size,
-            bench.fresh_target.nbytes / bench.size,
+            len(work.out) / bench.size,
             work.run,
             work.check,
             prepare=work.prepare,

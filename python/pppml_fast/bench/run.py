@@ -82,7 +82,7 @@ def run_bench(plan: BenchPlan, progress: Callable[[str], None] = lambda text: No
         rows = measure(cases, plan.repetitions, progress)
         setup = measure_setup(plan.settings, plan.repetitions, progress)
     for setting in plan.settings if plan.stream else ():
-        if parse_setting(setting)[1] != "public":
+        if parse_setting(setting).keys != "public":
             progress(f"streaming {plan.stream:,} weights of {setting}")
             rows += stream_rows(setting, plan.stream, plan.threads)
     if before[0] > 0.5:

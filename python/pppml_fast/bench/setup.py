@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import pppml_fast as pf
-from pppml_fast.bench.ours import CLIP, CONTEXT, PARTIES, parse_setting
+from pppml_fast.bench.ours import CLIP, CONTEXT, parse_setting
 from pppml_fast.bench.rows import OURS, SetupRow
 from pppml_fast.errors import DataError
 
@@ -58,13 +58,12 @@ def _imports(repetitions: int) -> list[float]:
 
 def _key_generations(setting: str, repetitions: int) -> list[float]:
     """Seconds of each key or key pair, after one that is not counted; the last one is used once."""
-    name, keys = parse_setting(setting)
-    params = pf.CkksParams.preset(name, parties=PARTIES, clip=CLIP, keys=keys)
+    params = parse_setting(setting)
     one = np.full(3, CLIP / 2)
     seconds = []
     for _ in range(repetitions + 1):
         start = time.perf_counter()
-        key = pf.CollectiveKey.generate(params) if keys == "collective" else pf.keygen(params)
+        key = pf.CollectiveKey.generate(params) if params.keys == "collective" else pf.keygen(params)
         seconds.append(time.perf_counter() - start)
     if isinstance(key, pf.CollectiveKey):
         opened = pf.CollectiveKey.sum([key]).decrypt(key.encrypt(one, CONTEXT))

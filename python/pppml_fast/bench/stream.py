@@ -9,8 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import pppml_fast as pf
-from pppml_fast.bench.ours import CLIP, PARTIES, parse_setting
+from pppml_fast.bench.ours import parse_setting
 from pppml_fast.bench.rows import OURS, Row
 from pppml_fast.errors import ConfigError
 
@@ -24,8 +23,8 @@ def stream_rows(setting: str, weights: int, threads: int) -> tuple[Row, Row]:
 
     Raises ConfigError where the temporary folder has no room for them or the setting is not streamed.
     """
-    name, keys = parse_setting(setting)
-    if keys == "public":
+    params = parse_setting(setting)
+    if params.keys == "public":
         raise ConfigError(f"{setting} is not streamed: its ciphertexts hold two polynomials; use collective or secret")
     if not Path("/proc/self/status").exists():
         raise ConfigError("a stream is measured where /proc tells the memory of a process, on Linux")
@@ -39,7 +38,6 @@ def stream_rows(setting: str, weights: int, threads: int) -> tuple[Row, Row]:
     done = subprocess.run(worker, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{setting}: the streaming process failed: {done.stderr}"
     found = json.loads(done.stdout)
-    params = pf.CkksParams.preset(name, parties=PARTIES, clip=CLIP, keys=keys)
     note = f"from a mapped file, RssAnon {found['peak'] / 2**20:.0f} MiB at most, {found['before'] / 2**20:.0f} before"
 
     def row(operation: str, seconds: float, text: str) -> Row:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pppml_fast as pf
-from pppml_fast.bench.ours import CLIP, CONTEXT, PARTIES, parse_setting
+from pppml_fast.bench.ours import CONTEXT, parse_setting
 
 __all__ = ["Checker", "anonymous_memory", "main"]
 
@@ -89,14 +89,13 @@ def _write_file(path: Path, weights: int) -> NDArray[np.float32]:
 
 
 def _there_and_back(setting: str, weights: int, folder: Path) -> dict[str, float]:
-    name, keys = parse_setting(setting)
-    params = pf.CkksParams.preset(name, parties=PARTIES, clip=CLIP, keys=keys)
+    params = parse_setting(setting)
     tile = _write_file(folder / "weights", weights)
     checker = Checker(pf.dequantize(params, pf.quantize(params, tile)))
     x: NDArray[np.float32] = np.memmap(folder / "weights", np.float32, "r", shape=(weights,))
     meter = _Meter()
     began = time.perf_counter()
-    if keys == "collective":
+    if params.keys == "collective":
         key = pf.CollectiveKey.generate(params)
         opener: Any = pf.CollectiveKey.sum([key])
         chunks = key.encrypt_chunks(x, CONTEXT)

@@ -21,7 +21,8 @@ def bench(
         Path | None, typer.Option("--markdown", metavar="FILE", help="Write the table as Markdown.")
     ] = None,
     setting: Annotated[
-        list[str] | None, typer.Option(metavar="SET/KEYS", help="What to measure, e.g. p31/collective. Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="SET/KEYS", help="What to measure, e.g. p31/collective or p62x3/collective. Repeatable."),
     ] = None,
     repetitions: Annotated[int, typer.Option(min=1, help="Interleaved repetitions; medians are shown.")] = 5,
     scaling: Annotated[int, typer.Option(min=1, help="Also encrypt and open on this many threads, against one.")] = 1,
