@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native
-from pppml_fast.errors import InputError
+from pppml_fast.checks import whole_number
 
 __all__ = ["empty", "memory_statistics", "release_memory", "set_memory_limit", "zeros"]
 
@@ -38,9 +38,7 @@ def set_memory_limit(limit: int) -> None:
 
     0 keeps nothing. Raises InputError unless ``limit`` is a whole number of bytes.
     """
-    if isinstance(limit, bool) or not isinstance(limit, int) or not 0 <= limit < 1 << 63:
-        raise InputError(f"a memory limit of {limit!r} is no whole number of bytes")
-    _native.set_memory_limit(limit)
+    _native.set_memory_limit(whole_number("the memory limit", limit, 0))
 
 
 def memory_statistics() -> dict[str, int]:

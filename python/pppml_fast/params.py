@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from pppml_fast import _native
+from pppml_fast.checks import whole_number
 from pppml_fast.errors import ParameterError
 
 __all__ = ["PRESETS", "CkksParams", "KeyMode", "Rounding", "WeightPolicy"]
@@ -289,13 +289,7 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def _whole(name: str, value: Any) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if isinstance(value, bool) or not 0 <= number < 2**63:
-        raise ParameterError(f"{name} = {value!r} must be a whole number, zero or more and below 2^63")
-    return number
+    return whole_number(name, value, 0, error=ParameterError)
 
 
 def _real(name: str, value: Any) -> float:

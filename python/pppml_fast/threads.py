@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pppml_fast import _native
+from pppml_fast.checks import whole_number
 from pppml_fast.errors import ParameterError
 
 __all__ = ["get_num_threads", "set_num_threads"]
@@ -17,6 +18,4 @@ def get_num_threads() -> int:
 
 def set_num_threads(count: int) -> None:
     """Let every later call use up to ``count`` threads, 1 .. 1024. Raises ParameterError outside that range."""
-    if not isinstance(count, int) or not 1 <= count <= _MOST_THREADS:
-        raise ParameterError(f"number of threads {count!r} is no whole number within 1 .. {_MOST_THREADS}")
-    _native.set_thread_count(count)
+    _native.set_thread_count(whole_number("the number of threads", count, 1, _MOST_THREADS, ParameterError))
