@@ -12,6 +12,7 @@ from pppml_fast.errors import InputError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import (
     TensorInput,
+    check_apart,
     check_weight,
     explain_non_finite,
     reference_list,
@@ -57,6 +58,7 @@ def _quantize(
         check_out(out, (total_length(tensors),), "i")
         if not out.flags.c_contiguous:
             raise InputError("out must be contiguous")
+        check_apart(out, tensors + subtracted)
     rounding = _native.StreamKey.from_system() if params.rounding == "stochastic" else None
     try:
         values, clipped = params._scheme.quantize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import numbers
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ from pppml_fast.params import CkksParams
 
 __all__ = [
     "TensorInput",
+    "check_apart",
     "check_finite",
     "check_weight",
     "explain_non_finite",
@@ -27,6 +30,7 @@ __all__ = [
 # Marks the bits of a tensor that NumPy has no dtype for: (_BFLOAT16, uint16 array).
 _BFLOAT16 = "bfloat16"
 _CHUNK = 1 << 16
+_LARGEST_SINGLE = float(np.finfo(np.float32).max)
 
 # A float array, or a list or tuple of them: NumPy, anything with the buffer protocol, `__array__` or DLPack.
 TensorInput = Any
@@ -82,6 +86,12 @@ def total_length(tensors: list[Any]) -> int:
     return sum(int((t[1] if isinstance(t, tuple) else t).size) for t in tensors)
 
 
+def check_apart(out: NDArray[Any], tensors: Sequence[Any]) -> None:
+    """Raise InputError when ``out`` shares memory with a tensor."""
+    if any(np.may_share_memory(out, t[1] if isinstance(t, tuple) else t) for t in tensors):
+        raise InputError("out shares memory with the weights, which are read while it is written; give another buffer")
+
+
 def check_weight(params: CkksParams, weight: float | None) -> float:
     """The share that multiplies a vector under ``params``, as a float in (0, 1].
 
@@ -113,16 +123,22 @@ def reference_list(reference: TensorInput | None, tensors: list[Any]) -> list[An
 
 
 def check_finite(tensors: list[Any], reference: Sequence[Any] = ()) -> None:
-    """Read every value once; raise InputError that names tensor and element of the first NaN or Inf."""
+    """Read every value once; raise InputError that names tensor and element of the first NaN or Inf.
+
+    With a ``reference`` also of the first value beyond float32, where differences are taken: both might be.
+    """
+    largest = _LARGEST_SINGLE if reference else math.inf
     for part, what in ((tensors, "tensor"), (reference, "reference tensor")):
         for index, tensor in enumerate(part):
-            found = _first_non_finite(tensor)
+            found = _first_unfit(tensor, largest)
             if found is not None:
-                raise _refusal(what, index, found)
+                raise _refusal(what, index, found, tensor)
 
 
-def _first_non_finite(tensor: Any) -> int | None:
+def _first_unfit(tensor: Any, largest: float) -> int | None:
     values, finite = _bits_or_values(tensor)
+    if values.dtype == np.float64 and largest < math.inf:
+        finite = functools.partial(_at_most, largest)
     before = 0
     # Pieces in C order, in place wherever they are contiguous.
     pieces: Any = np.nditer(values, flags=["external_loop", "buffered", "zerosize_ok"], order="C", buffersize=_CHUNK)
@@ -141,15 +157,21 @@ def _bits_or_values(tensor: Any) -> tuple[NDArray[Any], Callable[[Any], Any]]:
     return tensor, np.isfinite
 
 
+def _at_most(largest: float, values: NDArray[Any]) -> Any:
+    return np.abs(values) <= largest
+
+
 def explain_non_finite(error: _native.NonFiniteError, tensors: list[Any], reference: Sequence[Any] = ()) -> InputError:
     """The refusal of a NaN or Inf, naming tensor and element."""
     index = int(error.args[0].split()[1])
     owner, element, tensor = _owner(tensors, index)
     values, finite = _bits_or_values(tensor)
     if reference and finite(values[np.unravel_index(element, values.shape)]):
-        owner, element, _ = _owner(reference, index)
-        return _refusal("reference tensor", owner, element)
-    return _refusal("tensor", owner, element)
+        number, offset, subtracted = _owner(reference, index)
+        values, finite = _bits_or_values(subtracted)
+        if not finite(values[np.unravel_index(offset, values.shape)]):
+            return _refusal("reference tensor", number, offset, subtracted)
+    return _refusal("tensor", owner, element, tensor)
 
 
 def _owner(tensors: Sequence[Any], index: int) -> tuple[int, int, Any]:
@@ -162,8 +184,10 @@ def _owner(tensors: Sequence[Any], index: int) -> tuple[int, int, Any]:
     raise IndexError(index)
 
 
-def _refusal(what: str, index: int, element: int) -> InputError:
+def _refusal(what: str, index: int, element: int, tensor: Any) -> InputError:
+    values, finite = _bits_or_values(tensor)
+    value = values[np.unravel_index(element, values.shape)]
+    problem = f"= {value:g} exceeds float32" if finite(value) else "is NaN or Inf"
     return InputError(
-        f"{what} {index}, element {element} is NaN or Inf; nothing was encrypted. "
-        "Lower the step size or drop this update"
+        f"{what} {index}, element {element} {problem}; nothing was encrypted. Lower the step size or drop this update"
     )

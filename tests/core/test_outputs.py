@@ -112,6 +112,23 @@ def test_an_output_that_overlaps_what_is_read_is_refused() -> None:
 
 
 @pytest.mark.parametrize("keys", MODES)
+def test_an_output_that_is_also_the_input_is_refused(keys: str) -> None:
+    parties = fresh_parties("p31", keys)
+    x, room = vector(2048), np.zeros(3072, np.int64)
+    mine = room[1024:2048].view(np.float32)
+    for arguments in ({"x": mine}, {"x": [x[:9], x[9:]], "reference": [mine]}):
+        with pytest.raises(pf.InputError, match="shares memory with the weights"):
+            pf.quantize(parties.params, **arguments, out=room[:2048])
+    pf.quantize(parties.params, mine, out=room[:2048].copy())
+    out = pf.Ciphertext.zeros(parties.params, 1024)
+    for words in (out.first, out.second):
+        if words is not None:
+            with pytest.raises(pf.InputError, match="shares memory with the weights"):
+                parties.encrypt(0, words[:1024].view(np.float32), out=out)
+    parties.encrypt(0, x[:1024], out=out)
+
+
+@pytest.mark.parametrize("keys", MODES)
 def test_a_residue_not_below_its_prime_is_refused_in_place_too(keys: str) -> None:
     mine, other = pair(keys, 3000)
     packed = bytearray(mine.pack(0, 2))

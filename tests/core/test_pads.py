@@ -83,27 +83,35 @@ def test_a_turn_in_one_pass_is_encrypt_and_hop(prepared: int) -> None:
     assert bytes(out) == expected
 
 
-def test_a_refused_turn_leaves_zeros_and_an_unused_key() -> None:
+def test_a_refused_turn_leaves_zeros_and_no_key_whose_ciphertext_others_may_have_read() -> None:
     params = params_of()
-    key, x = pf.CollectiveKey.generate(params), vector(3 * 2048)
+    x = vector(3 * 2048)
+    spoilt_x = np.append(x[1:], np.float32(np.nan))
     size = 3 * 2048 * 31 // 8
     spoilt = bytearray(size)
     spoilt[-4:] = b"\xff" * 4
     out, wide = bytearray(b"\x01" * size), bytearray(size + 1)
-    for arguments, error in (
-        ({"incoming": bytes(spoilt), "out": out}, pf.CiphertextError),
-        ({"incoming": bytes(size - 1)}, pf.CiphertextError),
-        ({"incoming": memoryview(out)[: size - 1]}, pf.CiphertextError),
-        ({"incoming": memoryview(wide)[1:], "out": memoryview(wide)[:-1]}, pf.InputError),
-        ({"incoming": None, "out": bytes(size)}, pf.InputError),
-        ({"incoming": None, "out": memoryview(bytearray(2 * size))[::2]}, pf.InputError),
-        ({"incoming": None, "x": np.append(x[1:], np.float32(np.nan)), "out": out}, pf.InputError),
+    for arguments, error, state in (
+        ({"incoming": bytes(spoilt), "out": out}, pf.CiphertextError, "used"),
+        ({"incoming": bytes(spoilt)}, pf.CiphertextError, "fresh"),
+        ({"incoming": spoilt, "out": spoilt}, pf.CiphertextError, "used"),
+        ({"incoming": bytes(size - 1)}, pf.CiphertextError, "fresh"),
+        ({"incoming": memoryview(out)[: size - 1]}, pf.CiphertextError, "fresh"),
+        ({"incoming": memoryview(wide)[1:], "out": memoryview(wide)[:-1]}, pf.InputError, "fresh"),
+        ({"incoming": None, "out": bytes(size)}, pf.InputError, "fresh"),
+        ({"incoming": None, "out": memoryview(bytearray(2 * size))[::2]}, pf.InputError, "fresh"),
+        ({"incoming": None, "weight": 0.5, "out": out}, pf.ParameterError, "fresh"),
+        ({"incoming": None, "x": spoilt_x}, pf.InputError, "fresh"),
+        ({"incoming": None, "x": spoilt_x, "out": out}, pf.InputError, "used"),
     ):
+        key = pf.CollectiveKey.generate(params)
         key.prepare(CONTEXT, x.size, limit_bytes=2 * block_bytes(params), background=False)
         with pytest.raises(error):
             key.encrypt_onto(**{"x": x, "context": CONTEXT, **arguments})
-        assert "fresh" in repr(key)
-    assert not any(out)
+        assert state in repr(key)
+        assert not any(out)
+    assert not any(spoilt)
+    key = pf.CollectiveKey.generate(params)
     key.encrypt_onto(None, x, CONTEXT)
     with pytest.raises(pf.KeyReuseError, match="one message"):
         key.encrypt_onto(None, x, CONTEXT)
@@ -223,7 +231,7 @@ def test_the_same_message_is_prepared_once_and_a_used_key_not_at_all() -> None:
     store = store_of(key)
     key.prepare(CONTEXT, 5000)
     assert store_of(key) is store
-    with pytest.raises(pf.InputError, match="negative"):
+    with pytest.raises(pf.InputError, match="0 or more"):
         key.prepare(CONTEXT, 5000, limit_bytes=-1)
     key.encrypt(vector(5000), CONTEXT)
     with pytest.raises(pf.KeyReuseError, match="one message"):
@@ -275,6 +283,38 @@ def test_threads_that_prepare_encrypt_and_destroy_meet_no_race() -> None:
         for ciphertext in made:
             assert np.array_equal(opener.decrypt(ciphertext, integers=True), expected)
         key.destroy()
+
+
+def test_a_key_that_is_destroyed_while_it_encrypts_stays_destroyed() -> None:
+    params = params_of()
+    x = vector(4_000_000)
+    x[-1] = np.nan
+    for _ in range(5):
+        key = pf.CollectiveKey.generate(params)
+
+        def refused(key: pf.CollectiveKey = key) -> None:
+            with pytest.raises(pf.PppmlError):
+                key.encrypt(x, CONTEXT)
+
+        thread = threading.Thread(target=refused)
+        thread.start()
+        while key._noise is not None:
+            pass
+        key.destroy()
+        thread.join()
+        assert key._secret is None
+        assert key._noise is None
+        with pytest.raises(pf.KeyReuseError, match="destroyed"):
+            key.encrypt(vector(9), CONTEXT)
+
+
+@pytest.mark.parametrize("limit", [-1, 1.5, "a", True, None])
+def test_a_limit_of_pads_is_a_number_of_bytes(limit: Any) -> None:
+    key = pf.CollectiveKey.generate(params_of())
+    with pytest.raises(pf.InputError, match=r"limit_bytes = .* must be a whole number, 0 or more"):
+        key.prepare(CONTEXT, 9, limit_bytes=limit)
+    key.prepare(CONTEXT, 9, limit_bytes=np.int64(1 << 20), background=False)
+    assert key.prepared_fraction == 1
 
 
 def test_a_store_is_filled_by_one_thread() -> None:
@@ -350,6 +390,51 @@ assert np.array_equal(opened, expected)
 print("done")
 """
 
+BUSY_FORK = """
+import os, sys, threading, warnings
+import pppml_fast as pf
+warnings.simplefilter("ignore", DeprecationWarning)  # forking beside a thread is the point
+
+params = pf.CkksParams.preset("p31", parties=3, clip=1.0, keys="collective")
+key, other = (pf.CollectiveKey.generate(params) for _ in range(2))
+key.prepare(bytes(32), 10_000, background=False)
+held, done = threading.Event(), threading.Event()
+
+
+def hold() -> None:
+    with key._pads._lock.held(), key._claim.held():
+        held.set()
+        done.wait()
+
+
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    # Nobody here will ever release the locks.
+    for use in (
+        lambda: key.encrypt([0.5], bytes(32)),
+        lambda: key.prepare(bytes(32), 10_000),
+        lambda: other.prepare(bytes(32), 10_000),
+        lambda: pf.CollectiveKey.sum([other]),
+    ):
+        try:
+            use()
+            os._exit(1)
+        except pf.KeyReuseError as error:
+            if "fork" not in str(error):
+                os._exit(2)
+    other.destroy()
+    sys.exit(0)  # the end of the process wipes pads; the fork has none
+_, status = os.waitpid(child, 0)
+done.set()
+thread.join()
+assert os.waitstatus_to_exitcode(status) == 0, os.waitstatus_to_exitcode(status)
+key.encrypt([0.5] * 10_000, bytes(32))
+print("done")
+"""
+
 EXIT = """
 import pppml_fast as pf
 params = pf.CkksParams.preset("p31", parties=3, clip=1.0, keys="collective")
@@ -360,7 +445,7 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("script", [FORK, EXIT], ids=["fork", "exit"])
+@pytest.mark.parametrize("script", [FORK, BUSY_FORK, EXIT], ids=["fork", "busy fork", "exit"])
 def test_pads_end_with_their_process(script: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=False

@@ -135,8 +135,8 @@ def test_values_that_cannot_be_encrypted_leave_zeros(name: str, keys: Any) -> No
     x = vector(3 * params.block_weights)
     key, context = encryptor(params)
     out = bytearray(key.encrypt_bytes(x, *context))
-    key, context = encryptor(params)
     for bad in (np.nan, np.inf):
+        key, context = encryptor(params)
         x[-2] = bad
         if keys == "collective":
             key.prepare(CONTEXT, x.size, limit_bytes=1 << 16, background=False)
@@ -144,9 +144,14 @@ def test_values_that_cannot_be_encrypted_leave_zeros(name: str, keys: Any) -> No
             key.encrypt_bytes(x, *context, out=out)
         assert not any(out)
         out[:] = b"\x01" * len(out)
-    x[-2] = 0
     if keys == "collective":
+        with pytest.raises(pf.KeyReuseError):
+            key.encrypt_bytes(vector(x.size), *context)
+        key, context = encryptor(params)
+        with pytest.raises(pf.InputError, match="NaN or Inf"):
+            key.encrypt_bytes(x, *context)
         assert "fresh" in repr(key)
+    x[-2] = 0
     assert pf.Ciphertext.from_bytes(params, key.encrypt_bytes(x, *context, out=out)).terms == 1
 
 

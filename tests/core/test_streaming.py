@@ -147,11 +147,34 @@ def test_nan_and_inf_are_refused_before_anything_is_given_out(dtype: Any, bad: f
     assert np.array_equal(out, pf.quantize(params, largest))
 
 
+@pytest.mark.parametrize("options", [{"chunk_blocks": 1.5}, {"chunk_blocks": 0}, {"incoming": 5}])
+def test_a_stream_that_cannot_begin_leaves_its_key(options: Any) -> None:
+    key = pf.CollectiveKey.generate(params_of())
+    with pytest.raises(pf.InputError, match=r"chunk_blocks|an iterable of bytes"):
+        key.encrypt_chunks(vector(9), CONTEXT, **options)
+    assert "fresh" in repr(key)
+
+
+def test_values_beyond_float32_are_refused_where_differences_are_taken() -> None:
+    x, reference = np.zeros(5000), np.zeros(5000)
+    x[4000] = reference[4000] = 1e300
+    for arguments in ({}, {"reference": reference}):
+        key = pf.CollectiveKey.generate(params_of())
+        if not arguments:
+            key.encrypt_chunks(x, CONTEXT)  # is clipped
+            continue
+        for encrypt in (key.encrypt_chunks, key.encrypt):
+            with pytest.raises(pf.InputError, match=r"tensor 0, element 4000 = 1e\+300 exceeds float32"):
+                encrypt(x, CONTEXT, **arguments)
+        assert "fresh" in repr(key)
+        key.encrypt(x, CONTEXT, reference=reference - reference)
+
+
 def test_a_stream_takes_its_key_at_the_call() -> None:
     params = params_of()
     key = pf.CollectiveKey.generate(params)
     for arguments, error in (
-        ({"chunk_blocks": 0}, "chunk_blocks = 0 must be at least 1"),
+        ({"chunk_blocks": 0}, "chunk_blocks = 0 must be a whole number, 1 or more"),
         ({"reference": vector(3)}, "the reference has 3 values, the weights 5000"),
         ({"weight": 2.0}, "is no share"),
     ):

@@ -13,6 +13,7 @@ from pppml_fast.cipher.expansion import check_bytes32, expansion_key
 from pppml_fast.cipher.wire import HEADER_BYTES, Header, Kind, fresh_kind, payload_sizes, split_wire
 from pppml_fast.errors import CiphertextError, InputError
 from pppml_fast.params import CkksParams
+from pppml_fast.tensors import check_apart
 
 __all__ = [
     "Ciphertext",
@@ -339,8 +340,7 @@ def bytes_target(size: int, out: WritableBuffer | None, tensors: Sequence[Any]) 
     if out is None:
         return memory.empty(size, np.uint8).data
     view = _writable_view(out, size)
-    if any(np.may_share_memory(np.asarray(view), t[1] if isinstance(t, tuple) else t) for t in tensors):
-        raise InputError("out shares memory with the weights, which are read while it is written; give another buffer")
+    check_apart(np.asarray(view), tensors)
     return view
 
 

@@ -7,7 +7,6 @@ b_i = -a s_i + e_i + Delta m_i, and only S = sum of s_i opens sum of b_i.
 from __future__ import annotations
 
 import contextlib
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native
+from pppml_fast.checks import whole_number
 from pppml_fast.cipher.ciphertext import (
     Ciphertext,
     ReadableBuffer,
@@ -26,15 +26,15 @@ from pppml_fast.cipher.ciphertext import (
 from pppml_fast.cipher.expansion import check_bytes32
 from pppml_fast.cipher.opening import check_mode, check_terms, open_sum, open_wire
 from pppml_fast.cipher.pads import PAD_LIMIT_BYTES, PadStore
-from pppml_fast.cipher.secrecy import Secret
+from pppml_fast.cipher.secrecy import OwnersLock, Secret
 from pppml_fast.cipher.streaming import (
     CHUNK_BLOCKS,
+    Reader,
     Sink,
-    check_chunk_blocks,
     stream_in,
     stream_out,
 )
-from pppml_fast.cipher.symmetric import SymmetricMessage, encryption_target
+from pppml_fast.cipher.symmetric import SymmetricMessage
 from pppml_fast.cipher.wire import Kind
 from pppml_fast.errors import CiphertextError, InputError, KeyReuseError, ParameterError
 from pppml_fast.params import CkksParams
@@ -52,7 +52,7 @@ class CollectiveKey(Secret):
         self._secret: _native.SecretKey | None = secret
         self._noise: _native.StreamKey | None = noise
         self._context: bytes | None = None
-        self._claim = threading.Lock()
+        self._claim = OwnersLock()
         self._pads: PadStore | None = None
         self._used_fraction = 0.0
         self._message: weakref.ref[SymmetricMessage] | None = None
@@ -73,21 +73,16 @@ class CollectiveKey(Secret):
         returns; at most ``limit_bytes`` of them, 4 or 8 bytes per coefficient. Encryption uses the pads that are ready
         by then and makes the rest, with the same result. Pads for another context or length than the encryption's are
         destroyed unused; so are all of them by :meth:`destroy`, by a refused encryption and by a second call for
-        another message. Raises KeyReuseError when the key is used or destroyed, InputError on a negative limit.
+        another message. Raises KeyReuseError when the key is used, destroyed or of another process, InputError on a
+        negative limit.
         """
         context = check_bytes32("context", context)
-        if limit_bytes < 0:
-            raise InputError(f"limit_bytes = {limit_bytes} is negative")
-        with self._claim:
-            secret, noise = self._unused()
+        limit_bytes = whole_number("limit_bytes", limit_bytes, 0)
+        with self._unused() as (secret, noise):
             if self._pads is not None and self._pads.serves(context, length):
                 return
             self._drop_pads()
-            try:
-                pads = PadStore(self.params, secret, noise, context, length, limit_bytes)
-            except _native.RequirementError as error:
-                raise ParameterError(str(error)) from None
-            self._pads = pads
+            pads = self._pads = PadStore(self.params, secret, noise, context, length, limit_bytes)
         pads.fill(background)
 
     @property
@@ -109,11 +104,12 @@ class CollectiveKey(Secret):
         ``context`` is 32 bytes that name session, round and attempt, the same for all parties. ``reference``, as many
         values in any grouping, is subtracted on the way (the model that was broadcast, say), without an array of
         differences. Raises KeyReuseError at the second message (repeating s_i and a_j for two messages would reveal
-        their difference), InputError on NaN or Inf (the key is then still unused).
+        their difference), InputError on NaN or Inf. A refusal leaves the key unused where the result was to be new
+        memory; an ``out`` that was written to holds zeros then, and the key counts as used: others may have read it.
         """
         message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
-        result = encryption_target(self.params, message.length, out)
-        with self._claimed(message):
+        result = message.target(out)
+        with self._claimed(message, out):
             message.write(0, message.blocks, result.first)
         result.terms, result.context = 1, message.context
         return result
@@ -129,12 +125,11 @@ class CollectiveKey(Secret):
         """Encrypt straight to the bytes on the wire, ``encrypt(...).to_bytes()``, without residues in memory.
 
         ``out`` is a writable contiguous buffer of :meth:`Ciphertext.wire_size` bytes apart from the weights; a view of
-        it, or of a new one, is returned. Takes the rest from and raises what :meth:`encrypt` does; a refused encryption
-        leaves zeros in an ``out`` that was written to.
+        it, or of a new one, is returned. Takes the rest from, raises and leaves what :meth:`encrypt` does.
         """
         message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
         target = message.wire_target(out)
-        with self._claimed(message):
+        with self._claimed(message, out):
             message.write_wire(target)
         return target
 
@@ -151,9 +146,8 @@ class CollectiveKey(Secret):
 
         ``incoming`` is the packed running sum, as :meth:`Ciphertext.pack` gives all blocks, or None for the first
         party. ``out`` is a writable contiguous buffer of as many bytes, which may be the incoming buffer itself; a view
-        of it, or of a new one, is returned. Takes the rest from and raises what :meth:`encrypt` does; CiphertextError
-        on ``incoming`` of a wrong length or with a residue not below its prime. A refusal leaves the key unused, and
-        zeros in an ``out`` that was written to.
+        of it, or of a new one, is returned. Takes the rest from, raises and leaves what :meth:`encrypt` does;
+        CiphertextError on ``incoming`` of a wrong length or with a residue not below its prime.
         """
         message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
         target = message.payload_target(out)
@@ -162,7 +156,7 @@ class CollectiveKey(Secret):
             if len(added) != len(target):
                 raise CiphertextError(f"{message.length} weights take {len(target)} packed bytes; {len(added)} came in")
             check_disjoint_or_same(np.asarray(added), np.asarray(target))
-        with self._claimed(message):
+        with self._claimed(message, out):
             message.write(0, message.blocks, target, added)
         return target
 
@@ -185,24 +179,29 @@ class CollectiveKey(Secret):
         CiphertextError when ``incoming`` is no ciphertext of this context and length. The key is used from here on.
         """
         message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
-        check_chunk_blocks(chunk_blocks)
+        step = whole_number("chunk_blocks", chunk_blocks, 1)
+        reader = None if incoming is None else Reader(incoming)
         message.check_finite()
         self._claim_for(message)
-        return stream_out(message, Kind.COLLECTIVE, chunk_blocks, incoming)
+        return stream_out(message, Kind.COLLECTIVE, step, reader)
 
-    def _unused(self) -> tuple[_native.SecretKey, _native.StreamKey]:
-        if self._secret is None:
-            raise KeyReuseError("this collective key was destroyed; generate a fresh one for the next attempt")
-        if self._noise is None:
-            raise KeyReuseError(
-                "this collective key has encrypted its one message; generate a fresh key for every attempt"
-            )
-        return self._secret, self._noise
+    @contextlib.contextmanager
+    def _unused(self) -> Iterator[tuple[_native.SecretKey, _native.StreamKey]]:
+        """The key's secret and noise stream, for no other thread meanwhile; KeyReuseError unless both are there."""
+        with self._claim.held() as here:
+            if not here:
+                raise KeyReuseError("this collective key was made before a fork; generate one in this process")
+            if self._secret is None:
+                raise KeyReuseError("this collective key was destroyed; generate a fresh one for the next attempt")
+            if self._noise is None:
+                raise KeyReuseError(
+                    "this collective key has encrypted its one message; generate a fresh key for every attempt"
+                )
+            yield self._secret, self._noise
 
     def _claim_for(self, message: SymmetricMessage) -> _native.StreamKey:
         """Give the key to ``message``, and to no other, before the encryption, which releases the interpreter."""
-        with self._claim:
-            secret, noise = self._unused()
+        with self._unused() as (secret, noise):
             pads, self._pads = self._pads, None
             if pads is not None and not pads.serves(message.context, message.length):
                 pads.close()
@@ -215,14 +214,16 @@ class CollectiveKey(Secret):
             return noise
 
     @contextlib.contextmanager
-    def _claimed(self, message: SymmetricMessage) -> Iterator[None]:
+    def _claimed(self, message: SymmetricMessage, out: Any) -> Iterator[None]:
         noise = self._claim_for(message)
         try:
             yield
         except (CiphertextError, InputError, ParameterError):
-            # Refused before anything was released: the key stays unused, without its pads.
-            with self._claim:
-                self._noise, self._context, self._used_fraction = noise, None, 0.0
+            # The key stays unused, without its pads, unless ciphertext stood in memory that others may have read: to
+            # them a second message under it would reveal the difference.
+            with self._claim.held():
+                if self._secret is not None and not (message.written and out is not None):
+                    self._noise, self._context, self._used_fraction = noise, None, 0.0
             raise
         finally:
             message.close()
@@ -234,7 +235,7 @@ class CollectiveKey(Secret):
 
     def destroy(self) -> None:
         """Drop the secret and its pads; their memory is wiped. An encryption in pieces that is under way ends."""
-        with self._claim:
+        with self._claim.held():
             self._secret = self._noise = None
             self._drop_pads()
             message = None if self._message is None else self._message()
@@ -257,7 +258,10 @@ class CollectiveKey(Secret):
         """The N small coefficients, for dealing shares of them."""
         if self._secret is None:
             raise KeyReuseError("this collective key was destroyed")
-        return np.asarray(self._secret.coefficients())
+        try:
+            return np.asarray(self._secret.coefficients())
+        except _native.RequirementError as error:  # in a forked child
+            raise KeyReuseError(str(error)) from None
 
     def __repr__(self) -> str:
         state = "destroyed" if self._secret is None else "used" if self._context is not None else "fresh"

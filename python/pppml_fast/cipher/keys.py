@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native
+from pppml_fast.checks import whole_number
 from pppml_fast.cipher.ciphertext import Ciphertext, ReadableBuffer, WritableBuffer, bytes_target
 from pppml_fast.cipher.expansion import expansion_key
 from pppml_fast.cipher.opening import check_mode, open_sum, open_wire
 from pppml_fast.cipher.secrecy import Secret
-from pppml_fast.cipher.streaming import CHUNK_BLOCKS, Sink, check_chunk_blocks, stream_in, stream_out
+from pppml_fast.cipher.streaming import CHUNK_BLOCKS, Sink, stream_in, stream_out
 from pppml_fast.cipher.symmetric import SymmetricMessage, encryption_target
 from pppml_fast.cipher.wire import Kind, fill_wire
 from pppml_fast.errors import CiphertextError, ParameterError
@@ -63,7 +64,7 @@ class PublicKey:
         """
         tensors = tensor_list(x)
         subtracted = reference_list(reference, tensors)
-        result = encryption_target(self.params, total_length(tensors), out)
+        result = encryption_target(self.params, total_length(tensors), out, tensors + subtracted)
         self._write(tensors, subtracted, check_weight(self.params, weight), result.first, result.second)
         result.terms = 1
         return result
@@ -144,7 +145,7 @@ class SecretKey(Secret):
         Takes and raises what :meth:`PublicKey.encrypt` does, and ParameterError in another key mode.
         """
         message = self._message(x, weight, reference)
-        result = encryption_target(self.params, message.length, out)
+        result = message.target(out)
         message.write(0, message.blocks, result.first)
         result.terms, result.context = 1, message.context
         return result
@@ -176,9 +177,9 @@ class SecretKey(Secret):
         one, are not streamed.
         """
         message = self._message(x, weight, reference)
-        check_chunk_blocks(chunk_blocks)
+        step = whole_number("chunk_blocks", chunk_blocks, 1)
         message.check_finite()
-        return stream_out(message, Kind.SEEDED, chunk_blocks)
+        return stream_out(message, Kind.SEEDED, step)
 
     def _message(self, x: TensorInput, weight: float | None, reference: TensorInput | None) -> SymmetricMessage:
         if self.params.keys != "secret":

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from pppml_fast import _native
 from pppml_fast.cipher.expansion import expansion_key
-from pppml_fast.cipher.secrecy import Secret
+from pppml_fast.cipher.secrecy import OwnersLock, Secret
 from pppml_fast.errors import KeyReuseError
 from pppml_fast.params import CkksParams
 
@@ -49,7 +49,7 @@ class PadStore(Secret):
         self._native = _native.PadStore(params._scheme, secret, noise, expansion, length, room)
         self._used = 0
         # Held by whoever uses or zeroises pads: a pad that became zero in use would let the message out.
-        self._lock = threading.Lock()
+        self._lock = OwnersLock()
         # The filling thread holds the native store alone: this object can be collected while it is being filled.
         weakref.finalize(self, _wipe, self._native, self._lock, 0)
 
@@ -69,7 +69,7 @@ class PadStore(Secret):
         """Fraction of the encryption's blocks whose pads are ready, 0 … 1."""
         return self._native.ready / self._blocks if self._blocks else 1.0
 
-    def take(self) -> int:
+    def finish(self) -> int:
         """Let no further chunk be made; the number of blocks whose pads are ready."""
         return int(self._native.halt())
 
@@ -79,8 +79,8 @@ class PadStore(Secret):
 
         Raises KeyReuseError when they were used, destroyed or never made.
         """
-        with self._lock:
-            if start != self._used or stop > self._native.ready:
+        with self._lock.held() as here:
+            if not here or start != self._used or stop > self._native.ready:
                 raise KeyReuseError(f"the pads of blocks {start} .. {stop} were used or destroyed")
             yield memoryview(self._native)[start * self._block_words : stop * self._block_words]
             self._used = stop
@@ -90,9 +90,10 @@ class PadStore(Secret):
         _wipe(self._native, self._lock, self._used)
 
 
-def _wipe(store: _native.PadStore, lock: threading.Lock, used: int) -> None:
-    with lock:
-        store.wipe(used)
+def _wipe(store: _native.PadStore, lock: OwnersLock, used: int) -> None:
+    with lock.held() as here:
+        if here:
+            store.wipe(used)
 
 
 def _fill_at_leisure(store: _native.PadStore) -> None:
@@ -100,4 +101,6 @@ def _fill_at_leisure(store: _native.PadStore) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
-    store.fill()
+    # Where memory runs out, the encryption makes the pads that are missing.
+    with contextlib.suppress(MemoryError):
+        store.fill()

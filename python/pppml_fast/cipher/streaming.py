@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native
+from pppml_fast.checks import whole_number
 from pppml_fast.cipher.ciphertext import ReadableBuffer, bytes_view
 from pppml_fast.cipher.opening import check_terms, open_range, opening_expansion
 from pppml_fast.cipher.symmetric import SymmetricMessage
@@ -21,7 +22,7 @@ from pppml_fast.errors import CiphertextError, InputError
 from pppml_fast.params import CkksParams
 from pppml_fast.quantize import check_out
 
-__all__ = ["CHUNK_BLOCKS", "Sink", "check_chunk_blocks", "stream_in", "stream_out"]
+__all__ = ["CHUNK_BLOCKS", "Reader", "Sink", "stream_in", "stream_out"]
 
 # Large enough that a step's fixed costs vanish and several threads find work, small enough for the caches.
 CHUNK_BLOCKS = 128
@@ -31,17 +32,14 @@ Sink = Callable[[NDArray[Any]], object]
 _STREAMED = (Kind.SEEDED, Kind.COLLECTIVE)
 
 
-def check_chunk_blocks(chunk_blocks: int) -> None:
-    """Raise InputError unless a chunk holds a block at least."""
-    if chunk_blocks < 1:
-        raise InputError(f"chunk_blocks = {chunk_blocks} must be at least 1")
-
-
-class _Reader:
+class Reader:
     """Bytes that come cut anywhere, handed out in the sizes asked for."""
 
     def __init__(self, chunks: Iterable[ReadableBuffer]) -> None:
-        self._chunks = iter(chunks)
+        try:
+            self._chunks = iter(chunks)
+        except TypeError:
+            raise InputError(f"an iterable of bytes is needed, not {type(chunks).__name__}") from None
         self._left = memoryview(b"")
 
     def header(self, params: CkksParams) -> Header:
@@ -85,31 +83,28 @@ class _Reader:
 
 
 def stream_out(
-    message: SymmetricMessage, kind: Kind, chunk_blocks: int, incoming: Iterable[ReadableBuffer] | None = None
+    message: SymmetricMessage, kind: Kind, chunk_blocks: int, incoming: Reader | None = None
 ) -> Iterator[bytes | memoryview]:
-    """The bytes of the encryption of ``message``, plus the ciphertext whose bytes ``incoming`` gives."""
+    """The bytes of the encryption of ``message``, plus the ciphertext that ``incoming`` reads."""
     params, blocks = message.params, message.blocks
     try:
-        reader, terms = None, 1
-        if incoming is not None:
-            reader = _Reader(incoming)
-            terms += _incoming_terms(message, kind, reader)
+        terms = 1 if incoming is None else 1 + _incoming_terms(message, kind, incoming)
         yield Header.of(params, kind, message.length, terms, message.context).to_bytes()
         buffer = memoryview(bytearray(message.packed_bytes(0, min(chunk_blocks, blocks))))
         for start in range(0, blocks, chunk_blocks):
             stop = min(start + chunk_blocks, blocks)
             part = buffer[: message.packed_bytes(start, stop)]
-            if reader is not None:
-                reader.read_into(part)
-            message.write(start, stop, part, None if reader is None else part)
+            if incoming is not None:
+                incoming.read_into(part)
+            message.write(start, stop, part, None if incoming is None else part)
             yield part.toreadonly()
-        if reader is not None:
-            reader.finish()
+        if incoming is not None:
+            incoming.finish()
     finally:
         message.close()
 
 
-def _incoming_terms(message: SymmetricMessage, kind: Kind, reader: _Reader) -> int:
+def _incoming_terms(message: SymmetricMessage, kind: Kind, reader: Reader) -> int:
     params = message.params
     header = reader.header(params)
     if (header.kind, header.length, header.context) != (kind, message.length, message.context):
@@ -137,8 +132,8 @@ def stream_in(
 
     Nothing leaves before its residuals are checked. ``terms``, unless None, is how many encryptions must be in it.
     """
-    check_chunk_blocks(chunk_blocks)
-    reader = _Reader(chunks)
+    chunk_blocks = whole_number("chunk_blocks", chunk_blocks, 1)
+    reader = Reader(chunks)
     header = reader.header(params)
     check_terms(header.terms, terms)
     if callable(out):
@@ -164,7 +159,7 @@ def _open(
     params: CkksParams,
     secret: _native.SecretKey,
     header: Header,
-    reader: _Reader,
+    reader: Reader,
     dtype: np.dtype[Any],
     sink: Sink,
     chunk_blocks: int,

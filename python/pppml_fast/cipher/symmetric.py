@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pppml_fast import _native
 from pppml_fast.cipher.ciphertext import Ciphertext, WritableBuffer, allocate, bytes_target
 from pppml_fast.cipher.expansion import expansion_key
 from pppml_fast.cipher.pads import PadStore
-from pppml_fast.cipher.wire import HEADER_BYTES, fill_wire, fresh_kind
+from pppml_fast.cipher.wire import HEADER_BYTES, clear, fill_wire, fresh_kind
 from pppml_fast.errors import CiphertextError, InputError, KeyReuseError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import (
     TensorInput,
+    check_apart,
     check_finite,
     check_weight,
     explain_non_finite,
@@ -28,7 +30,8 @@ class SymmetricMessage:
     """A vector on its way to ``delta * m - a_j s + e``, a_j from ``context``.
 
     Raises InputError on values or a share that cannot be encrypted, NaN and Inf aside. It gets its key by
-    :meth:`under`; the keys see to it that theirs serve one message.
+    :meth:`under`; the keys see to it that theirs serve one message. ``written`` tells whether :meth:`write` has stored
+    anything where it was to, refused or not.
     """
 
     def __init__(
@@ -48,11 +51,12 @@ class SymmetricMessage:
         self._key: tuple[_native.SecretKey, _native.StreamKey] | None = None
         self._pads: PadStore | None = None
         self.prepared = 0
+        self.written = False
 
     def under(self, secret: _native.SecretKey, noise: _native.StreamKey, pads: PadStore | None = None) -> None:
         """Encrypt under this key from now on, and from what is ready in ``pads``."""
         self._key, self._pads = (secret, noise), pads
-        self.prepared = 0 if pads is None else pads.take()
+        self.prepared = 0 if pads is None else pads.finish()
 
     def close(self) -> None:
         """Forget the key and destroy the pads: nothing more is encrypted."""
@@ -68,6 +72,10 @@ class SymmetricMessage:
     def check_finite(self) -> None:
         """Read every value once; raise InputError that names the first NaN or Inf."""
         check_finite(self._tensors, self._reference)
+
+    def target(self, out: Ciphertext | None) -> Ciphertext:
+        """What :meth:`write` fills: ``out`` after a check that it fits, or a new ciphertext."""
+        return encryption_target(self.params, self.length, out, self._tensors + self._reference)
 
     def packed_bytes(self, start: int, stop: int) -> int:
         """Bytes of blocks ``[start, stop)`` on the wire."""
@@ -99,8 +107,8 @@ class SymmetricMessage:
             for first, last in parts:
                 at = slice(self._extent(out, start, first), self._extent(out, start, last))
                 self._write(first, last, out[at], None if incoming is None else incoming[at])
-        except (CiphertextError, InputError, ParameterError):
-            out[:] = bytes(len(out)) if isinstance(out, memoryview) else 0
+        except BaseException:
+            clear(out)
             raise
 
     def _write(self, start: int, stop: int, out: Any, incoming: memoryview | None) -> None:
@@ -117,9 +125,11 @@ class SymmetricMessage:
             else:
                 clipped = scheme.encrypt(secret, noise, self._expansion, self._tensors, self._weight, out, **options)
         except _native.NonFiniteError as error:
+            self.written = True
             raise explain_non_finite(error, self._tensors, self._reference) from None
         except _native.RequirementError as error:
             raise ParameterError(str(error)) from None
+        self.written = True
         if clipped is None:
             raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
 
@@ -135,10 +145,13 @@ class SymmetricMessage:
         return block * self.params.ring_dimension * len(self.params.primes)
 
 
-def encryption_target(params: CkksParams, length: int, out: Ciphertext | None) -> Ciphertext:
-    """``out`` after a check that an encryption of ``length`` weights fits it, or a new ciphertext."""
+def encryption_target(params: CkksParams, length: int, out: Ciphertext | None, tensors: Sequence[Any]) -> Ciphertext:
+    """``out`` after a check that an encryption of ``length`` weights fits it, apart from ``tensors``; or a new one."""
     if out is None:
         return allocate(params, length)
     if out.params.id != params.id or out.length != length or out.kind != fresh_kind(params):
         raise InputError(f"out is {out!r}; the encryption has {length} weights under {params.name}")
+    for words in (out.first, out.second):
+        if words is not None:
+            check_apart(words, tensors)
     return out

@@ -24,11 +24,15 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pppml_fast.errors import CiphertextError
 from pppml_fast.params import CkksParams
 
-__all__ = ["HEADER_BYTES", "Header", "Kind", "fill_wire", "fresh_kind", "payload_sizes", "split_wire"]
+__all__ = ["HEADER_BYTES", "Header", "Kind", "clear", "fill_wire", "fresh_kind", "payload_sizes", "split_wire"]
 
 _MAGIC = b"PPML"
 _VERSION = 1
@@ -161,9 +165,14 @@ def fill_wire(params: CkksParams, length: int, context: bytes | None, out: memor
     try:
         yield _parts(out, payload_sizes(params, kind, length))
     except BaseException:
-        out[:] = bytes(len(out))
+        clear(out)
         raise
     out[:HEADER_BYTES] = Header.of(params, kind, length, 1, context).to_bytes()
+
+
+def clear(words: memoryview | NDArray[Any]) -> None:
+    """Zero a contiguous buffer or an array in place."""
+    np.asarray(words).fill(0)
 
 
 def _parts(data: memoryview, sizes: list[int]) -> list[memoryview]:
