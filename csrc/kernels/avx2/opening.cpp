@@ -66,8 +66,10 @@ class SimpleOpener {
  public:
   static bool fits(const OpenRequest<Word>& request) {
     constexpr std::int64_t kLargestQuotient = std::int64_t{1} << 22;
+    // Below this sums of N <= 2^15 squared residuals stay within 2^53: exact in any order.
+    constexpr std::int64_t kDeltaLimit = std::int64_t{1} << 20;
     return request.ring->prime_count == 1 && request.out.values_per_coefficient == 1 && request.delta % 2 == 1 &&
-           request.ring->primes[0].modulus / request.delta < 2 * kLargestQuotient;
+           request.delta < kDeltaLimit && request.ring->primes[0].modulus / request.delta < 2 * kLargestQuotient;
   }
 
   explicit SimpleOpener(const OpenRequest<Word>& request) : request_(request), values_(request.ring->degree()) {}

@@ -55,7 +55,8 @@ bool rounds50(const OpenRequest<Word>& request) {
   // doubles of the scalar code.
   constexpr std::int64_t kLargestDelta = std::int64_t{1} << 20;
   constexpr unsigned kLargestLogDegree = 15;
-  return request.delta % 2 == 1 && request.delta < kLargestDelta && request.ring->log_degree <= kLargestLogDegree;
+  const bool odd = request.delta % 2 == 1 && (request.out.values_per_coefficient == 1 || request.out.base % 2 == 1);
+  return odd && request.delta < kLargestDelta && request.ring->log_degree <= kLargestLogDegree;
 }
 
 void round_phases50(const OpenRequest<Word>& request, std::size_t b, std::size_t length, const std::uint64_t* row,

@@ -12,7 +12,8 @@
 namespace pppml::kernels::avx512 {
 PPPML_ISA_BEGIN
 
-// Outputs of this many bytes go past the caches, which would otherwise first read what is overwritten.
+// Outputs of this many bytes, counted per thread, go past the caches, which would otherwise first read what is
+// overwritten.
 constexpr std::size_t kUncachedBytes = std::size_t{1} << 23;
 
 // Like memcpy, past the caches. Needs a fence before others read it.

@@ -109,6 +109,7 @@ struct Candidates {
       }
       done += step;
     }
+    wipe(words, sizeof words);  // of a mask they are secret
   }
 };
 
