@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -123,6 +124,7 @@ class CkksParams:
         level: str = "128",
         keys: KeyMode = "public",
         weights: WeightPolicy = "free",
+        rounding: Rounding = "nearest",
     ) -> CkksParams:
         """The set with the fewest bytes per weight that sums ``bits``-bit values of ``parties`` exactly at ``level``.
 
@@ -134,8 +136,9 @@ class CkksParams:
             raise ParameterError(f"bits = {bits!r} must be a positive number: the precision of one value")
         fitting: list[CkksParams] = []
         reasons: list[str] = []
+        make = functools.partial(cls.preset, parties=parties, clip=clip, keys=keys, weights=weights, rounding=rounding)
         for name in PRESETS:
-            best, reason = cls._best_packing(name, parties, clip, bits, level, keys, weights)
+            best, reason = cls._best_packing(functools.partial(make, name), name, bits, level)
             if best is not None:
                 fitting.append(best)
             else:
@@ -147,24 +150,15 @@ class CkksParams:
             )
         return min(fitting, key=lambda p: (p.bytes_per_weight, -p.exact_bits))
 
-    @classmethod
+    @staticmethod
     def _best_packing(
-        cls,
-        name: str,
-        parties: int,
-        clip: float,
-        bits: float,
-        level: str,
-        keys: KeyMode,
-        weights: WeightPolicy,
+        make: Callable[..., CkksParams], name: str, bits: float, level: str
     ) -> tuple[CkksParams | None, str]:
         column, wanted = _LEVELS[level]
         reason = f"{name} does not fit"
         for packed in (3, 2, 1):
             try:
-                candidate = cls.preset(
-                    name, parties=parties, clip=clip, keys=keys, weights=weights, values_per_coefficient=packed
-                )
+                candidate = make(values_per_coefficient=packed)
             except ParameterError as error:
                 if packed == 1:
                     if "clip" in str(error) or "parties =" in str(error):

@@ -256,6 +256,13 @@ def test_for_sum_takes_the_fewest_bytes(keys: Any, weights: Any, level: str) -> 
         assert (chosen.keys, chosen.weights, chosen.parties) == (keys, weights, parties)
 
 
+def test_for_sum_rounds_as_it_is_told() -> None:
+    assert pf.CkksParams.for_sum(parties=3, clip=1.0).rounding == "nearest"
+    assert pf.CkksParams.for_sum(parties=3, clip=1.0, rounding="stochastic").rounding == "stochastic"
+    with pytest.raises(pf.ParameterError, match="rounding"):
+        pf.CkksParams.for_sum(parties=3, clip=1.0, rounding="up")  # type: ignore[arg-type]
+
+
 def test_choices_of_for_sum_are_pinned() -> None:
     def choice(**options: Any) -> tuple[str, int]:
         chosen = pf.CkksParams.for_sum(**{"parties": 16, "clip": 1.0, **options})
