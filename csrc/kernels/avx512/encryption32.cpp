@@ -28,6 +28,11 @@ __attribute__((noinline)) void to_columns(const Transform32& transform, Word* ro
   }
 }
 
+// Of one block.
+std::size_t chunk_count(const Ring32& ring) {
+  return ring.block_words() / kChunk;
+}
+
 // Everything a block of pads needs; made once per request.
 class PadMaker {
  public:
@@ -40,7 +45,7 @@ class PadMaker {
         noise_(request.ring->degree()) {}
 
   // Block b onto L rows of N integers that count `scale` each, or none.
-  bool write(std::size_t b, const std::int32_t* message, std::int64_t scale, RowFinisher& out) {
+  bool write(std::size_t b, const std::int32_t* message, std::int64_t scale, RowFinisher& out, Prefetcher& soon) {
     const Ring32& ring = *request_.ring;
     const std::uint64_t block = request_.batch.first_block + b;
     const std::size_t length = row_length(ring, request_.batch, b);
@@ -51,7 +56,11 @@ class PadMaker {
                                     block);
       out.begin(ring.primes[l], ring.degree(), length, noise_.data(), message, scale);
       const Transform32& transform = products_.transform(l);
-      transform.inverse(products_.factor(l), columns, row_.data(), [&](std::size_t k, Vector v) { out.take(k, v); });
+      const auto source = [&](std::size_t chunk, Vector* x) {
+        soon.step();
+        columns(chunk, x);
+      };
+      transform.inverse(products_.factor(l), source, row_.data(), [&](std::size_t k, Vector v) { out.take(k, v); });
       valid &= out.end();
       if (message != nullptr) message += ring.degree();
     }
@@ -74,8 +83,11 @@ void make_pads(const PadRequest<Word>& request, Word* out) {
   PadMaker pads(request);
   RowFinisher rows(*request.ring, Order::kStrided, {}, {out, nullptr});
   rows.expect(*request.ring, request.batch.blocks);
+  Prefetcher soon(chunk_count(*request.ring));
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-    pads.write(b, nullptr, 0, rows);
+    soon.restart();
+    rows.announce(*request.ring, soon);
+    pads.write(b, nullptr, 0, rows, soon);
   }
 }
 
@@ -86,8 +98,13 @@ bool encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& request) 
   MessageEncoder messages(request);
   RowFinisher rows(ring, Order::kStrided, {nullptr, request.incoming}, request.out);
   rows.expect(ring, request.batch.blocks);
+  Prefetcher soon(chunk_count(ring));
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
-    if (!maker.write(b, messages.encode(b), messages.scale(), rows)) return false;
+    const std::int32_t* message = messages.encode(b);
+    soon.restart();
+    rows.announce(ring, soon);
+    messages.announce(b + 1, soon);
+    if (!maker.write(b, message, messages.scale(), rows, soon)) return false;
   }
   return true;
 }
@@ -128,6 +145,7 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
   SecretBuffer<std::int32_t> draw(degree), noise0(degree), noise1(degree);
   MessageEncoder messages(request.message);
   RowFinisher out0(ring, Order::kStrided, {}, request.message.out), out1(ring, Order::kStrided, {}, request.out1);
+  Prefetcher soon(2 * chunk_count(ring));
   for (std::size_t b = 0; b < batch.blocks; ++b) {
     const std::uint64_t block = batch.first_block + b;
     const std::size_t length = row_length(ring, batch, b);
@@ -135,6 +153,10 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
     sampler.sample_row(words, Lane::kError0, block, degree, noise0.data());
     sampler.sample_row(words, Lane::kError1, block, degree, noise1.data());
     const std::int32_t* message = messages.encode(b);
+    soon.restart();
+    out0.announce(ring, soon);
+    out1.announce(ring, soon);
+    messages.announce(b + 1, soon);
     for (std::size_t l = 0; l < ring.prime_count; ++l) {
       const Prime32& prime = ring.primes[l];
       const Vector q = broadcast(prime.modulus);
@@ -144,6 +166,7 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
       to_columns(first.transform(l), ephemeral.data(), columns.data());
       const auto multiply = [&](const Products& products, RowFinisher& rows) {
         const auto source = [&](std::size_t chunk, Vector* x) {
+          soon.step();
           for (std::size_t w = 0; w < kLanes; ++w) x[w] = load(columns.data() + chunk * kChunk + w * kLanes);
         };
         products.transform(l).inverse(products.factor(l), source, row.data(),

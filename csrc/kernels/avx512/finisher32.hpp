@@ -6,6 +6,7 @@
 
 #include "base/buffer.hpp"
 #include "kernels/avx512/packing32.hpp"
+#include "kernels/avx512/prefetcher.hpp"
 #include "kernels/avx512/uncached.hpp"
 #include "kernels/contract.hpp"
 
@@ -33,6 +34,18 @@ class RowFinisher {
     const std::size_t block_bytes =
         out_.words != nullptr ? ring.block_words() * sizeof(std::uint32_t) : packed_block_bytes(ring);
     uncached_ = blocks * block_bytes >= kUncachedBytes;
+  }
+
+  // Say what the next block reads and writes.
+  void announce_input(const RingTable<std::uint32_t>& ring, Prefetcher& soon) const {
+    if (incoming_.packed != nullptr) soon.read(incoming_.packed, packed_block_bytes(ring));
+    if (incoming_.words != nullptr) soon.read(incoming_.words, ring.block_words() * sizeof(std::uint32_t));
+  }
+  void announce(const RingTable<std::uint32_t>& ring, Prefetcher& soon) const {
+    announce_input(ring, soon);
+    if (uncached_) return;
+    if (out_.packed != nullptr) soon.write(out_.packed, packed_block_bytes(ring));
+    if (out_.words != nullptr) soon.write(out_.words, ring.block_words() * sizeof(std::uint32_t));
   }
 
   // Puts the next row elsewhere.

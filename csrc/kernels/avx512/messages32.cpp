@@ -85,4 +85,9 @@ const std::int32_t* MessageEncoder::encode(std::size_t b) {
   return rows_.data();
 }
 
+void MessageEncoder::announce(std::size_t b, Prefetcher& soon) {
+  const std::size_t values = request_.message.codec->block_values;
+  if (b < request_.batch.blocks) quantizer_.announce((request_.batch.first_block + b) * values, values, soon);
+}
+
 }  // namespace pppml::kernels::avx512

@@ -15,6 +15,8 @@ class MessageEncoder {
   // Block b: L rows of N integers, of which row_length(b) are valid until the next call, zero where the tensors have
   // ended. scale() times one of row l is delta * m modulo prime l, and not much above half of it in magnitude.
   const std::int32_t* encode(std::size_t b);
+  // Says where the values of block b lie, the next to be encoded.
+  void announce(std::size_t b, Prefetcher& soon);
   std::int64_t scale() const { return simple_ ? request_.message.codec->delta : 1; }
 
  private:

@@ -25,8 +25,11 @@ class PhaseMaker {
         copy_(request.ring->degree()),
         row_(request.ring->degree()) {}
 
+  // Says what of c0 is read for the next block.
+  void announce(Prefetcher& soon) const { finisher_.announce_input(*request_.ring, soon); }
+
   // Row l of block b; false on an invalid residue.
-  bool write(std::size_t b, std::size_t l, Word* out) {
+  bool write(std::size_t b, std::size_t l, Word* out, Prefetcher& soon) {
     const RingTable<Word>& ring = *request_.ring;
     const PrimeTable<Word>& prime = ring.primes[l];
     const Transform32& transform = products_.transform(l);
@@ -38,12 +41,19 @@ class PhaseMaker {
       if (c1 == nullptr) return false;
       if (c1 != copy_.data()) std::copy(c1, c1 + ring.degree(), copy_.data());
       transform.forward_first(copy_.data());
-      const auto source = [&](std::size_t chunk, Vector* x) { transform.forward_columns(chunk, copy_.data(), x); };
+      const auto source = [&](std::size_t chunk, Vector* x) {
+        soon.step();
+        transform.forward_columns(chunk, copy_.data(), x);
+      };
       transform.inverse(products_.factor(l), source, row_.data(), finish);
     } else {
       const ExpandedColumns columns(prime, ring.degree(), request_.public_key, static_cast<std::uint32_t>(l),
                                     request_.batch.first_block + b);
-      transform.inverse(products_.factor(l), columns, row_.data(), finish);
+      const auto source = [&](std::size_t chunk, Vector* x) {
+        soon.step();
+        columns(chunk, x);
+      };
+      transform.inverse(products_.factor(l), source, row_.data(), finish);
     }
     return finisher_.end();
   }
@@ -64,9 +74,13 @@ void open(const OpenRequest<Word>& request) {
   SecretBuffer<Word> rows(ring.block_words());
   PhaseMaker phases(request);
   PhaseRounder rounder(request);
+  Prefetcher soon(ring.block_words() / kChunk);
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
+    soon.restart();
+    phases.announce(soon);
+    rounder.announce(b, soon);
     for (std::size_t l = 0; l < ring.prime_count; ++l) {
-      if (!phases.write(b, l, rows.data() + l * ring.degree())) {
+      if (!phases.write(b, l, rows.data() + l * ring.degree(), soon)) {
         request.report->invalid_residue = true;
         return;
       }

@@ -126,6 +126,11 @@ void Quantizer::write(std::size_t first, std::size_t count, std::int64_t* out) {
   double_->write(first, count, out);
 }
 
+void Quantizer::announce(std::size_t first, std::size_t count, Prefetcher& soon) {
+  if (single_) return single_->announce(first, count, soon);
+  double_->announce(first, count, soon);
+}
+
 void quantize(const Message& message, std::size_t first, std::size_t count, std::int64_t* out) {
   Quantizer(message).write(first, count, out);
 }

@@ -22,6 +22,12 @@ class FloatQuantizer {
   template <class Int>
   void write(std::size_t first, std::size_t count, Int* out);
 
+  // Says where the values of the next write() lie.
+  void announce(std::size_t first, std::size_t count, Prefetcher& soon) {
+    tensors_.announce(first, count, soon);
+    if (message_.reference.count != 0) reference_.announce(first, count, soon);
+  }
+
  private:
   // Quantised values of a run of differences from the reference, the first of them number `at`.
   template <bool kStochastic, class Int>
@@ -40,6 +46,8 @@ class Quantizer {
   // Values [first, first + count) of the flat vector, zero past its end; int32 in single precision only.
   void write(std::size_t first, std::size_t count, std::int32_t* out);
   void write(std::size_t first, std::size_t count, std::int64_t* out);
+
+  void announce(std::size_t first, std::size_t count, Prefetcher& soon);
 
  private:
   // One of them, as the codec's precision has it.

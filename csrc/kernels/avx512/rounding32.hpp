@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/buffer.hpp"
+#include "kernels/avx512/prefetcher.hpp"
 #include "kernels/contract.hpp"
 
 namespace pppml::kernels::avx512 {
@@ -13,6 +14,11 @@ class PhaseRounder {
 
   // rows: L rows of N residues, of which `length` count. Writes the values of block b and updates the report.
   void write(std::size_t b, std::size_t length, const std::uint32_t* rows);
+
+  // Says where the values of block b go.
+  void announce(std::size_t b, Prefetcher& soon) const {
+    announce_values(request_.out, request_.ring->degree(), b, soon);
+  }
 
  private:
   using Request = OpenRequest<std::uint32_t>;

@@ -4,8 +4,6 @@
 #include <limits>
 
 namespace pppml::kernels::avx512 {
-namespace {
-
 std::size_t element_bytes(Dtype dtype) {
   switch (dtype) {
     case Dtype::kFloat32: return 4;
@@ -15,6 +13,8 @@ std::size_t element_bytes(Dtype dtype) {
   }
   return 2;
 }
+
+namespace {
 
 // Every `stride`-th element, kBytes wide.
 template <std::size_t kBytes>

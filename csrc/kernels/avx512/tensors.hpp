@@ -5,11 +5,14 @@
 
 #include "base/buffer.hpp"
 #include "kernels/avx512/floats.hpp"
+#include "kernels/avx512/prefetcher.hpp"
 #include "kernels/contract.hpp"
 
 namespace pppml::kernels::avx512 {
 
 constexpr std::size_t kChunkValues = 1024;  // values, reference, words and raw rows of a chunk stay in L1
+
+std::size_t element_bytes(Dtype dtype);
 
 // Elements [begin, begin + count) of a span, side by side: in place if they are so already, else in `scratch`, which
 // holds kChunkValues elements of any type. count <= kChunkValues unless the span is one row.
@@ -56,6 +59,16 @@ class TensorReader {
       written += take;
     }
     return {values_.data(), written, true};
+  }
+
+  // Says where values from number `at` on lie, as far as one span holds them side by side. They are to be read next.
+  void announce(std::size_t at, std::size_t count, Prefetcher& soon) {
+    find(at);
+    if (span_ == tensors_.count) return;
+    const TensorSpan& span = tensors_.spans[span_];
+    if (span.row_length != span.length) return;
+    const std::size_t begin = at - span_start_, size = element_bytes(span.dtype);
+    soon.read(static_cast<const char*>(span.data) + begin * size, std::min(count, span.length - begin) * size);
   }
 
   // Converted values [at, at + count) less those of `reference`.
