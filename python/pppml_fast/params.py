@@ -236,7 +236,7 @@ class CkksParams:
         """Number of blocks that ``length`` weights take."""
         return int(self._checked.block_count(_whole("length", length)))
 
-    @property
+    @functools.cached_property
     def id(self) -> bytes:
         """SHA-256 of the canonical form, 32 bytes: the same for the same set on every machine."""
         import hashlib  # loads OpenSSL: not before it is needed
