@@ -110,7 +110,7 @@ def _provenance(machine: Mapping[str, Any], command: str) -> str:
 def _legend(report: Report) -> str:
     notes = {(row.system, row.operation): row.note for row in report.rows if row.note}
     notes |= {(row.system, row.operation): row.note for row in report.setup if row.note}
-    lines = ["- medians of interleaved repetitions, one after the other in one process run; every answer was checked"]
+    lines = ["- medians of interleaved repetitions, each after an untimed one; every answer was checked"]
     lines += [f"- {system} {operation}: {note}" for (system, operation), note in notes.items() if system == OURS]
     others: dict[tuple[str, str], None] = {(s, note): None for (s, _), note in notes.items() if s != OURS}
     lines += [f"- {system}: {note}" for system, note in others]

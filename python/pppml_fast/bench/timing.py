@@ -1,4 +1,4 @@
-"""Interleaved repetitions: every case once, then every case again, so that all of them see the same weather."""
+"""Interleaved repetitions: every case, then every case again, so that all of them see the same weather."""
 
 from __future__ import annotations
 
@@ -45,19 +45,20 @@ class Case:
 
 
 def measure(cases: Sequence[Case], repetitions: int, progress: Progress = lambda text: None) -> tuple[Row, ...]:
-    """The median of ``repetitions`` timed runs of every case, after one untimed run of each.
+    """The median of ``repetitions`` timed runs of every case, each right after an untimed one.
 
-    Every run's answer is checked; raises AssertionError when one is wrong.
+    The untimed run leaves code, tables and what fits of the data in the caches, where the case before left its own.
+    Every timed run's answer is checked; raises AssertionError when one is wrong.
     """
     seconds: list[list[float]] = [[] for _ in cases]
     errors = [0.0] * len(cases)
-    for repetition in range(repetitions + 1):
-        progress(f"repetition {repetition} of {repetitions}" if repetition else "warming up")
+    for repetition in range(repetitions):
+        progress(f"repetition {repetition + 1} of {repetitions}")
         for index, case in enumerate(cases):
+            case.run(case.prepare())
             taken, error = _once(case)
             errors[index] = max(errors[index], error)
-            if repetition:
-                seconds[index].append(taken)
+            seconds[index].append(taken)
     return tuple(_row(case, taken, error) for case, taken, error in zip(cases, seconds, errors, strict=True))
 
 
