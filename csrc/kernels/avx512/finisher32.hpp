@@ -43,7 +43,15 @@ class RowFinisher {
   }
   void announce(const RingTable<std::uint32_t>& ring, Prefetcher& soon) const {
     announce_input(ring, soon);
-    if (uncached_) return;
+    if (uncached_) {
+      // What is not a whole line at the end of a row is stored through the caches.
+      const std::uint8_t* end = out_.packed;
+      for (unsigned l = 0; l < ring.prime_count && out_.packed != nullptr; ++l) {
+        end += packed_row_bytes(ring.primes[l], ring.degree());
+        soon.write(end - 1, 1);
+      }
+      return;
+    }
     if (out_.packed != nullptr) soon.write(out_.packed, packed_block_bytes(ring));
     if (out_.words != nullptr) soon.write(out_.words, ring.block_words() * sizeof(std::uint32_t));
   }

@@ -33,7 +33,7 @@ class Prefetcher {
   }
 
  private:
-  static constexpr std::size_t kLine = 64, kMostRanges = 5;
+  static constexpr std::size_t kLine = 64, kMostRanges = 8;
 
   struct Range {
     const char* next;

@@ -65,8 +65,10 @@ class Workbench:
         self.setting, self.size = setting, size
         self.params = parse_setting(setting)
         self.backend = str(self.params._scheme.backend)
-        forward = np.random.default_rng(2024).normal(0, 0.05, size).astype(np.float32)
-        self.weights = (forward, np.ascontiguousarray(forward[::-1]))
+        # In huge pages like all that is written, and like the memory loops' own words.
+        self.weights = (memory.empty(size, np.float32), memory.empty(size, np.float32))
+        self.weights[0][:] = np.random.default_rng(2024).normal(0, 0.05, size)
+        self.weights[1][:] = self.weights[0][::-1]
         self._pair = None if self.params.keys == "collective" else pf.keygen(self.params)
 
     # --- keys and data --------------------------------------------------------------------------------------
