@@ -79,6 +79,11 @@ def test_a_wrong_answer_is_noticed(operation: str, monkeypatch: pytest.MonkeyPat
         case.check(case.run(case.prepare()))
 
 
+def test_a_run_that_memory_cannot_hold_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"size = 10000000000 takes about 1\d{3}\.\d GiB for p31/collective"):
+        run_bench(BenchPlan(size=10_000_000_000, settings=("p31/collective",)))
+
+
 def test_cases_take_turns_and_only_runs_are_timed() -> None:
     order: list[str] = []
 

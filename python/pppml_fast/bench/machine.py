@@ -13,7 +13,7 @@ from typing import Any
 
 from pppml_fast import _native
 
-__all__ = ["compiler", "describe_machine"]
+__all__ = ["available_memory", "compiler", "describe_machine"]
 
 # The processor's abilities that a kernel may use.
 _FLAGS = (
@@ -47,6 +47,15 @@ def describe_machine() -> dict[str, Any]:
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "versions": {"python": platform.python_version(), **_versions("pppml-fast", "numpy")},
     }
+
+
+def available_memory() -> int | None:
+    """Bytes that a process may still take without swapping; None where the system does not tell."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
 
 
 def compiler() -> str:

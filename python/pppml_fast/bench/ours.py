@@ -19,7 +19,7 @@ from pppml_fast.cipher.wire import HEADER_BYTES
 from pppml_fast.errors import ConfigError
 from pppml_fast.params import KeyMode
 
-__all__ = ["DEFAULT_SETTINGS", "PARTIES", "Workbench", "our_cases", "parse_setting"]
+__all__ = ["DEFAULT_SETTINGS", "PARTIES", "Workbench", "needed_memory", "our_cases", "parse_setting"]
 
 PARTIES = 16
 CLIP = 0.25
@@ -45,6 +45,15 @@ def parse_setting(setting: str) -> pf.CkksParams:
     return pf.CkksParams.preset(
         name, parties=PARTIES, clip=CLIP, keys=cast(KeyMode, keys), values_per_coefficient=packed
     )
+
+
+def needed_memory(setting: str, size: int) -> int:
+    """About how many bytes :func:`our_cases` keep for ``size`` weights of ``setting``."""
+    params = parse_setting(setting)
+    scheme, polynomials = params._scheme, 1 if params.keys == "collective" else 2
+    held = int(scheme.words(size, True)) * int(scheme.word_bytes) * polynomials
+    # The ciphertexts, their sum, pads and what unpacking fills; packed bytes; weights, as integers too, and opened ones.
+    return (PARTIES + 3) * held + 5 * polynomials * pf.Ciphertext.wire_size(params, size) + 40 * size
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pppml_fast as pf
 from pppml_fast import _native
-from pppml_fast.bench.machine import describe_machine
+from pppml_fast.bench.machine import available_memory, describe_machine
 from pppml_fast.bench.memory import memory_cases
-from pppml_fast.bench.ours import DEFAULT_SETTINGS, our_cases, parse_setting
+from pppml_fast.bench.ours import DEFAULT_SETTINGS, needed_memory, our_cases, parse_setting
 from pppml_fast.bench.peers import found_peers, open_peer, parse_peers
 from pppml_fast.bench.rows import Report
 from pppml_fast.bench.setup import measure_setup
@@ -57,12 +57,14 @@ class BenchPlan:
 def run_bench(plan: BenchPlan, progress: Callable[[str], None] = lambda text: None) -> Report:
     """Measure everything in the plan in interleaved repetitions and check every answer.
 
-    Raises ConfigError when a peer that was named is missing, AssertionError when an answer is wrong.
+    Raises ConfigError when a peer that was named is missing or memory does not suffice, AssertionError when an answer is
+    wrong.
     """
     names, notes = parse_peers(plan.against), []
     if plan.against == "found":
         names, missing = found_peers()
         notes = [f"not measured, {line}" for line in missing]
+    _check_memory(plan)
     before = os.getloadavg()
     machine = describe_machine()
     with contextlib.ExitStack() as stack:
@@ -90,6 +92,15 @@ def run_bench(plan: BenchPlan, progress: Callable[[str], None] = lambda text: No
     order = {"pppml_fast": 0, "memory": 1}
     ordered = tuple(sorted(rows, key=lambda row: order.get(row.system, 2)))
     return Report(ordered, setup, machine, tuple(notes))
+
+
+def _check_memory(plan: BenchPlan) -> None:
+    needed, available = sum(needed_memory(setting, plan.size) for setting in plan.settings), available_memory()
+    if available is not None and needed > available:
+        raise ConfigError(
+            f"size = {plan.size} takes about {needed / 2**30:.1f} GiB for {', '.join(plan.settings)}; "
+            f"{available / 2**30:.1f} GiB are free: lower the size or measure fewer settings at a time"
+        )
 
 
 def on_threads(case: Case, threads: int) -> Case:
