@@ -57,8 +57,7 @@ class BenchPlan:
 def run_bench(plan: BenchPlan, progress: Callable[[str], None] = lambda text: None) -> Report:
     """Measure everything in the plan in interleaved repetitions and check every answer.
 
-    Raises ConfigError when a peer that was named is missing or memory does not suffice, AssertionError when an answer is
-    wrong.
+    Raises ConfigError when a peer that was named is missing or memory does not suffice, AssertionError on wrong answers
     """
     names, notes = parse_peers(plan.against), []
     if plan.against == "found":
