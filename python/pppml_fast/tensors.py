@@ -122,12 +122,12 @@ def reference_list(reference: TensorInput | None, tensors: list[Any]) -> list[An
     return subtracted
 
 
-def check_finite(tensors: list[Any], reference: Sequence[Any] = ()) -> None:
+def check_finite(params: CkksParams, tensors: list[Any], reference: Sequence[Any] = ()) -> None:
     """Read every value once; raise InputError that names tensor and element of the first NaN or Inf.
 
-    With a ``reference`` also of the first value beyond float32, where differences are taken: both might be.
+    With a ``reference`` also of the first value beyond float32, where differences are taken in float32: both might be.
     """
-    largest = _LARGEST_SINGLE if reference else math.inf
+    largest = _LARGEST_SINGLE if reference and params._checked.single_precision else math.inf
     for part, what in ((tensors, "tensor"), (reference, "reference tensor")):
         for index, tensor in enumerate(part):
             found = _first_unfit(tensor, largest)

@@ -258,6 +258,7 @@ public = pf.CkksParams.preset("p31", parties=3, clip=1.0)
 key, pair = pf.CollectiveKey.generate(collective), pf.keygen(public)
 stream = _native.StreamKey.from_system()
 x = np.linspace(-1, 1, 100)
+public_bytes = pair.public.encrypt(x).to_bytes()
 reader, writer = os.pipe()
 child = os.fork()
 if child == 0:
@@ -273,6 +274,16 @@ if child == 0:
             code |= 4
         except _native.RequirementError as error:
             code |= 0 if "fork" in str(error) else 8
+        out = np.ones(100, np.float32)
+        for opened in (
+            lambda: pair.secret.decrypt_bytes(public_bytes, out=out),
+            lambda: pair.secret.decrypt(pf.Ciphertext.from_bytes(public, public_bytes), out=out),
+        ):
+            try:
+                opened()
+                code |= 32
+            except pf.ParameterError as error:
+                code |= 0 if "fork" in str(error) and not out.any() else 64
         # What the child makes itself works, and under its own randomness.
         pf.CollectiveKey.generate(collective).encrypt(x, context=bytes(32))
         os.write(writer, pair.public.encrypt(x).to_bytes())

@@ -12,9 +12,11 @@ from pppml_fast import _native, memory
 from pppml_fast.bench.rows import MEMORY
 from pppml_fast.bench.timing import Case
 
-__all__ = ["memory_cases"]
+__all__ = ["LOOP_BYTES_PER_WEIGHT", "memory_cases"]
 
 _WORD_BYTES = 4
+# Sixteen inputs and what they are made of, the target, two expected sums.
+LOOP_BYTES_PER_WEIGHT = 20 * _WORD_BYTES
 
 Words = NDArray[np.uint32]
 

@@ -53,7 +53,7 @@ def needed_memory(setting: str, size: int) -> int:
     scheme, polynomials = params._scheme, 1 if params.keys == "collective" else 2
     held = int(scheme.words(size, True)) * int(scheme.word_bytes) * polynomials
     # The ciphertexts, their sum, the pads and what unpacking fills; packed bytes; weights, integers, what is opened.
-    return (PARTIES + 3) * held + 5 * polynomials * pf.Ciphertext.wire_size(params, size) + 40 * size
+    return (PARTIES + 3) * held + 5 * pf.Ciphertext.wire_size(params, size) + 40 * size
 
 
 @dataclass(frozen=True)

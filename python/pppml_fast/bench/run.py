@@ -12,7 +12,7 @@ from typing import Any
 import pppml_fast as pf
 from pppml_fast import _native
 from pppml_fast.bench.machine import available_memory, describe_machine
-from pppml_fast.bench.memory import memory_cases
+from pppml_fast.bench.memory import LOOP_BYTES_PER_WEIGHT, memory_cases
 from pppml_fast.bench.ours import DEFAULT_SETTINGS, needed_memory, our_cases, parse_setting
 from pppml_fast.bench.peers import found_peers, open_peer, parse_peers
 from pppml_fast.bench.rows import Report
@@ -94,7 +94,8 @@ def run_bench(plan: BenchPlan, progress: Callable[[str], None] = lambda text: No
 
 
 def _check_memory(plan: BenchPlan) -> None:
-    needed, available = sum(needed_memory(setting, plan.size) for setting in plan.settings), available_memory()
+    needed = LOOP_BYTES_PER_WEIGHT * plan.size + sum(needed_memory(setting, plan.size) for setting in plan.settings)
+    available = available_memory()
     if available is not None and needed > available:
         raise ConfigError(
             f"size = {plan.size} takes about {needed / 2**30:.1f} GiB for {', '.join(plan.settings)}; "

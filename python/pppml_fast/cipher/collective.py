@@ -176,7 +176,9 @@ class CollectiveKey(Secret):
         is overwritten by the next step. ``x`` and ``reference`` may be ``numpy.memmap``; they are read in place, first
         as a whole for NaN and Inf. ``incoming`` are the bytes of a running sum, cut anywhere: then the sum with this
         party's term comes out. Takes the rest from and raises what :meth:`encrypt` does, before anything is given out;
-        CiphertextError when ``incoming`` is no ciphertext of this context and length. The key is used from here on.
+        InputError on values beyond float32, too, where a reference is subtracted in it (p31, compact, or several values
+        per coefficient); CiphertextError when ``incoming`` is no ciphertext of this context and length. The key is used
+        from here on.
         """
         message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
         step = whole_number("chunk_blocks", chunk_blocks, 1)

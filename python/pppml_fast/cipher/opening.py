@@ -100,13 +100,16 @@ def open_range(
 ) -> None:
     """Open blocks ``[start, stop)`` of ``source`` from their words or packed bytes (``rows``: c0, and c1 or nothing).
 
-    Raises CiphertextError on a residue not below its prime, OpeningError on a block that fails its residual check;
-    ``target``, a contiguous int64, float32 or float64 array, then holds zeros.
+    Raises CiphertextError on a residue not below its prime, OpeningError on a block that fails its residual check,
+    ParameterError in a forked child; ``target``, a contiguous int64, float32 or float64 array, then holds zeros.
     """
     first, second = rows if len(rows) == 2 else (rows[0], None)
-    refused, _, valid = params._scheme.open(
-        secret, source.length, source.terms, first, second, expansion, target, start=start, stop=stop
-    )
+    try:
+        refused, _, valid = params._scheme.open(
+            secret, source.length, source.terms, first, second, expansion, target, start=start, stop=stop
+        )
+    except _native.RequirementError as error:  # a key of another process
+        raise ParameterError(str(error)) from None
     if not valid:
         raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
     if refused is not None:

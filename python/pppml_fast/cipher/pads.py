@@ -47,7 +47,7 @@ class PadStore(Secret):
         room = min(limit_bytes // (self._block_words * int(params._scheme.word_bytes)), self._blocks)
         expansion = expansion_key(params, context)
         self._native = _native.PadStore(params._scheme, secret, noise, expansion, length, room)
-        self._used = 0
+        self._used = self._handed_out = 0
         # Held by whoever uses or zeroises pads: a pad that became zero in use would let the message out.
         self._lock = OwnersLock()
         # The filling thread holds the native store alone: this object can be collected while it is being filled.
@@ -80,8 +80,9 @@ class PadStore(Secret):
         Raises KeyReuseError when they were used, destroyed or never made.
         """
         with self._lock.held() as here:
-            if not here or start != self._used or stop > self._native.ready:
+            if not here or start != self._handed_out or stop > self._native.ready:
                 raise KeyReuseError(f"the pads of blocks {start} .. {stop} were used or destroyed")
+            self._handed_out = stop  # once, also where their use fails
             yield memoryview(self._native)[start * self._block_words : stop * self._block_words]
             self._used = stop
 

@@ -70,8 +70,8 @@ class SymmetricMessage:
         return self.params.block_count(self.length)
 
     def check_finite(self) -> None:
-        """Read every value once; raise InputError that names the first NaN or Inf."""
-        check_finite(self._tensors, self._reference)
+        """Read every value once; raise InputError that names the first that cannot be encrypted."""
+        check_finite(self.params, self._tensors, self._reference)
 
     def target(self, out: Ciphertext | None) -> Ciphertext:
         """What :meth:`write` fills: ``out`` after a check that it fits, or a new ciphertext."""
