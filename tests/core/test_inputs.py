@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from core_support import MODES, SETS, Parties, vector
 
 import pppml_fast as pf
 from pppml_fast import _native
 from pppml_fast.tensors import tensor_list
-
-torch.set_num_threads(1)
 
 
 def params_of(name: str = "p31", **options: Any) -> pf.CkksParams:
@@ -76,15 +73,6 @@ def test_arrays_of_any_strides_are_read_in_c_order(name: str, spelling: str) -> 
     )
 
 
-def test_slices_of_torch_tensors_are_read_in_place() -> None:
-    grid = torch.from_numpy(GRID.copy())
-    for tensor in (grid[:, :20], grid.bfloat16()[:, :20], grid.half()[3:, 10:40], grid.double()[::2]):
-        (handed,) = tensor_list(tensor)
-        array = handed[1] if isinstance(handed, tuple) else handed
-        assert array.__array_interface__["data"][0] == tensor.data_ptr()
-        assert np.array_equal(pf.quantize(params_of(), tensor), pf.quantize(params_of(), tensor.contiguous().clone()))
-
-
 def test_the_core_refuses_what_it_cannot_read_in_place() -> None:
     for array in COPIED.values():
         assert not _native.reads_in_place(array)
@@ -114,7 +102,7 @@ def test_a_reference_is_subtracted_before_the_clip(name: str, keys: Any) -> None
     wide = np.float32 if params._checked.single_precision else np.float64
     difference = x.astype(wide) - reference.astype(wide)
     expected = pf.quantize(params, difference, 0.5)
-    for spelled in (reference, [reference[:100], reference[100:].reshape(89, 100)], torch.from_numpy(reference)):
+    for spelled in (reference, [reference[:100], reference[100:].reshape(89, 100)]):
         assert np.array_equal(pf.quantize(params, x, 0.5, spelled), expected)
         parties = Parties(params, 1)
         opened = parties.opener.decrypt(parties.encrypt(0, x, weight=0.5, reference=spelled), integers=True)

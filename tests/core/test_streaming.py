@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from core_support import CONTEXT, SETS, vector
 
 import pppml_fast as pf
@@ -129,12 +128,12 @@ def test_a_running_sum_that_does_not_fit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, "bfloat16"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_nan_and_inf_are_refused_before_anything_is_given_out(dtype: Any, bad: float) -> None:
     params, key = params_of(), pf.CollectiveKey.generate(params_of())
     x = np.zeros((50, 4001))
     x[49, 4000] = bad
-    spoilt: Any = torch.from_numpy(x).bfloat16()[:, 1:] if dtype == "bfloat16" else x.astype(dtype)[:, 1:]
+    spoilt = x.astype(dtype)[:, 1:]
     with pytest.raises(pf.InputError, match="tensor 1, element 199999 is NaN or Inf"):
         key.encrypt_chunks([np.zeros(7), spoilt], CONTEXT)
     with pytest.raises(pf.InputError, match="reference tensor 0, element 199999 is NaN or Inf"):
