@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from pppml_fast import _native
 from pppml_fast.checks import whole_number
@@ -24,14 +24,13 @@ from pppml_fast.cipher.ciphertext import (
     check_disjoint_or_same,
 )
 from pppml_fast.cipher.expansion import check_bytes32
-from pppml_fast.cipher.opening import check_mode, check_terms, open_sum, open_wire
+from pppml_fast.cipher.opener import Opener
+from pppml_fast.cipher.opening import check_mode
 from pppml_fast.cipher.pads import PAD_LIMIT_BYTES, PadStore
 from pppml_fast.cipher.secrecy import OwnersLock, Secret
 from pppml_fast.cipher.streaming import (
     CHUNK_BLOCKS,
     Reader,
-    Sink,
-    stream_in,
     stream_out,
 )
 from pppml_fast.cipher.symmetric import SymmetricMessage
@@ -110,8 +109,7 @@ class CollectiveKey(Secret):
         message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
         result = message.target(out)
         with self._claimed(message, out):
-            message.write(0, message.blocks, result.first)
-        result.terms, result.context = 1, message.context
+            message.encrypt_to(result)
         return result
 
     def encrypt_bytes(
@@ -130,7 +128,7 @@ class CollectiveKey(Secret):
         message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
         target = message.wire_target(out)
         with self._claimed(message, out):
-            message.write_wire(target)
+            message.encrypt_to_wire(target)
         return target
 
     def encrypt_onto(
@@ -270,13 +268,12 @@ class CollectiveKey(Secret):
         return f"CollectiveKey({self.params.name}, {state}, <hidden>)"
 
 
-class OpeningKey(Secret):
+class OpeningKey(Opener):
     """S_U, the sum of the live set's secrets: opens their summed ciphertext and nothing else."""
 
     def __init__(self, params: CkksParams, native: _native.SecretKey, terms: int) -> None:
-        self.params = params
+        super().__init__(params, native, terms)
         self.terms = terms
-        self._native = native
 
     @classmethod
     def from_coefficients(cls, params: CkksParams, coefficients: NDArray[np.int64], terms: int) -> OpeningKey:
@@ -295,53 +292,6 @@ class OpeningKey(Secret):
         except _native.RequirementError as error:
             raise InputError(str(error)) from None
         return cls(params, native, terms)
-
-    def decrypt(
-        self,
-        ciphertext: Ciphertext,
-        dtype: DTypeLike = np.float32,
-        integers: bool = False,
-        out: NDArray[Any] | None = None,
-    ) -> NDArray[Any]:
-        """The exact sum as one flat vector of ``dtype``, or as int64 with ``integers=True``.
-
-        Raises CiphertextError when the ciphertext does not add as many encryptions as S has parties, OpeningError
-        when a block fails its residual check.
-        """
-        check_terms(ciphertext.terms, self.terms)
-        return open_sum(self.params, self._native, ciphertext, dtype, integers, out)
-
-    def decrypt_bytes(
-        self,
-        data: ReadableBuffer,
-        dtype: DTypeLike = np.float32,
-        integers: bool = False,
-        out: NDArray[Any] | None = None,
-    ) -> NDArray[Any]:
-        """The exact sum straight from the bytes on the wire, without residues in memory.
-
-        Gives what :meth:`decrypt` makes of ``Ciphertext.from_bytes(params, data)`` and raises what the two do; after a
-        refusal of a residue or a block ``out`` holds zeros. InputError when ``out`` shares memory with ``data``.
-        """
-        return open_wire(self.params, self._native, self.terms, data, dtype, integers, out)
-
-    def decrypt_chunks(
-        self,
-        chunks: Iterable[ReadableBuffer],
-        out: NDArray[Any] | Sink,
-        dtype: DTypeLike = np.float32,
-        *,
-        chunk_blocks: int = CHUNK_BLOCKS,
-    ) -> int:
-        """The exact sum in the bytes of one ciphertext, opened while they arrive; the number of weights.
-
-        ``chunks`` gives the bytes of :meth:`Ciphertext.to_bytes`, header first, cut anywhere. ``out`` is a float32,
-        float64 or int64 array of the sum's length (a ``numpy.memmap``, say), or a function that is called with one
-        piece of the sum after the other as an array of ``dtype``, which the next piece overwrites. A piece leaves once
-        its residuals are checked. Raises what :meth:`decrypt` does and CiphertextError on damaged or missing bytes;
-        then an array holds zeros, and a function has seen pieces of a sum that must not be used.
-        """
-        return stream_in(self.params, self._native, self.terms, chunks, out, dtype, chunk_blocks)
 
     def __repr__(self) -> str:
         return f"OpeningKey({self.params.name}, terms={self.terms}, <hidden>)"

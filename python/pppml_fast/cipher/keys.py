@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from pppml_fast import _native
 from pppml_fast.checks import whole_number
-from pppml_fast.cipher.ciphertext import Ciphertext, ReadableBuffer, WritableBuffer, bytes_target
+from pppml_fast.cipher.ciphertext import Ciphertext, WritableBuffer
 from pppml_fast.cipher.expansion import expansion_key
-from pppml_fast.cipher.opening import check_mode, open_sum, open_wire
-from pppml_fast.cipher.secrecy import Secret
-from pppml_fast.cipher.streaming import CHUNK_BLOCKS, Sink, stream_in, stream_out
-from pppml_fast.cipher.symmetric import SymmetricMessage, encryption_target
-from pppml_fast.cipher.wire import Kind, fill_wire
+from pppml_fast.cipher.message import Message
+from pppml_fast.cipher.opener import Opener
+from pppml_fast.cipher.opening import check_mode
+from pppml_fast.cipher.streaming import CHUNK_BLOCKS, stream_out
+from pppml_fast.cipher.symmetric import SymmetricMessage
+from pppml_fast.cipher.wire import Kind
 from pppml_fast.errors import CiphertextError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import (
     TensorInput,
-    check_weight,
     explain_non_finite,
-    reference_list,
-    tensor_list,
-    total_length,
 )
 
 __all__ = ["KeyPair", "PublicKey", "SecretKey", "keygen"]
@@ -35,18 +32,8 @@ _MAGIC = b"PPPK\x01"
 _SEED_BYTES = 32
 
 
-class PublicKey:
-    """A public key (-a s + e, a): anybody may encrypt under it, its owner decrypts. Pickles; safe to publish."""
-
-    def __init__(self, params: CkksParams, residues: NDArray[Any], seed: bytes) -> None:
-        check_mode(params, "public", "a public key")
-        self.params = params
-        self._residues = residues
-        self._seed = seed
-        try:
-            self._native = params._scheme.load_public(residues, expansion_key(params, seed))
-        except _native.RequirementError as error:
-            raise CiphertextError(str(error)) from None
+class _Encryptor:
+    """A key whose owner may encrypt as many messages as there are."""
 
     def encrypt(
         self,
@@ -60,13 +47,12 @@ class PublicKey:
         ``weight`` is this party's share in (0, 1]; parameters with ``weights="public"`` require it. ``reference``, as
         many values in any grouping, is subtracted on the way (the model that was broadcast, say), without an array of
         differences. Values of ``x - reference`` outside ``[-clip, clip]`` are clipped. Raises InputError on NaN or Inf,
-        naming tensor and element.
+        naming tensor and element. A secret key encrypts under ``keys="secret"``, to one polynomial and a fresh 32-byte
+        seed per ciphertext; ParameterError in another key mode.
         """
-        tensors = tensor_list(x)
-        subtracted = reference_list(reference, tensors)
-        result = encryption_target(self.params, total_length(tensors), out, tensors + subtracted)
-        self._write(tensors, subtracted, check_weight(self.params, weight), result.first, result.second)
-        result.terms = 1
+        message = self._message(x, weight, reference)
+        result = message.target(out)
+        message.encrypt_to(result)
         return result
 
     def encrypt_bytes(
@@ -82,23 +68,56 @@ class PublicKey:
         it, or of a new one, is returned. Takes the rest from and raises what :meth:`encrypt` does; a refused encryption
         leaves zeros in an ``out`` that was written to.
         """
-        tensors = tensor_list(x)
-        subtracted = reference_list(reference, tensors)
-        length, share = total_length(tensors), check_weight(self.params, weight)
-        target = bytes_target(Ciphertext.wire_size(self.params, length), out, tensors + subtracted)
-        with fill_wire(self.params, length, None, target) as (first, second):
-            self._write(tensors, subtracted, share, first, second)
+        message = self._message(x, weight, reference)
+        target = message.wire_target(out)
+        message.encrypt_to_wire(target)
         return target
 
-    def _write(self, tensors: list[Any], subtracted: list[Any], share: float, first: Any, second: Any) -> None:
-        """Encrypt to residue words or packed bytes; zeros where the values are refused."""
-        seed = _native.StreamKey.from_system()
+    def _message(self, x: TensorInput, weight: float | None, reference: TensorInput | None) -> Message:
+        raise NotImplementedError
+
+
+class _PublicMessage(Message):
+    """A vector on its way to ``(pk0 u + e0 + delta m, pk1 u + e1)``."""
+
+    def __init__(
+        self,
+        native: _native.PublicKey,
+        params: CkksParams,
+        x: TensorInput,
+        weight: float | None,
+        reference: TensorInput | None,
+    ) -> None:
+        super().__init__(params, None, x, weight, reference)
+        self._public = native
+
+    def _write_rows(self, first: Any, second: Any = None) -> None:
+        scheme, seed = self.params._scheme, _native.StreamKey.from_system()
         try:
-            self.params._scheme.encrypt_public(self._native, seed, tensors, share, first, second, reference=subtracted)
+            scheme.encrypt_public(
+                self._public, seed, self._tensors, self._weight, first, second, reference=self._reference
+            )
         except _native.NonFiniteError as error:
-            raise explain_non_finite(error, tensors, subtracted) from None
+            raise explain_non_finite(error, self._tensors, self._reference) from None
         except _native.RequirementError as error:
             raise ParameterError(str(error)) from None
+
+
+class PublicKey(_Encryptor):
+    """A public key (-a s + e, a): anybody may encrypt under it, its owner decrypts. Pickles; safe to publish."""
+
+    def __init__(self, params: CkksParams, residues: NDArray[Any], seed: bytes) -> None:
+        check_mode(params, "public", "a public key")
+        self.params = params
+        self._residues = residues
+        self._seed = seed
+        try:
+            self._native = params._scheme.load_public(residues, expansion_key(params, seed))
+        except _native.RequirementError as error:
+            raise CiphertextError(str(error)) from None
+
+    def _message(self, x: TensorInput, weight: float | None, reference: TensorInput | None) -> Message:
+        return _PublicMessage(self._native, self.params, x, weight, reference)
 
     def to_bytes(self) -> bytes:
         """Magic, parameter tag (16 bytes), seed of a (32 bytes), residues of -a s + e in NTT form, little-endian."""
@@ -126,42 +145,8 @@ class PublicKey:
         return PublicKey.from_bytes, (self.params, self.to_bytes())
 
 
-class SecretKey(Secret):
+class SecretKey(_Encryptor, Opener):
     """The key that decrypts. Stays in memory, is wiped at its end, refuses to be pickled."""
-
-    def __init__(self, params: CkksParams, native: _native.SecretKey) -> None:
-        self.params = params
-        self._native = native
-
-    def encrypt(
-        self,
-        x: TensorInput,
-        weight: float | None = None,
-        reference: TensorInput | None = None,
-        out: Ciphertext | None = None,
-    ) -> Ciphertext:
-        """Encrypt under the secret key (keys="secret"): one polynomial and a fresh 32-byte seed per ciphertext.
-
-        Takes and raises what :meth:`PublicKey.encrypt` does, and ParameterError in another key mode.
-        """
-        message = self._message(x, weight, reference)
-        result = message.target(out)
-        message.write(0, message.blocks, result.first)
-        result.terms, result.context = 1, message.context
-        return result
-
-    def encrypt_bytes(
-        self,
-        x: TensorInput,
-        weight: float | None = None,
-        reference: TensorInput | None = None,
-        out: WritableBuffer | None = None,
-    ) -> memoryview:
-        """Encrypt under the secret key straight to the bytes on the wire, as :meth:`PublicKey.encrypt_bytes` does."""
-        message = self._message(x, weight, reference)
-        target = message.wire_target(out)
-        message.write_wire(target)
-        return target
 
     def encrypt_chunks(
         self,
@@ -187,44 +172,6 @@ class SecretKey(Secret):
         message = SymmetricMessage(self.params, os.urandom(_SEED_BYTES), x, weight, reference)
         message.under(self._native, _native.StreamKey.from_system())
         return message
-
-    def decrypt(
-        self,
-        ciphertext: Ciphertext,
-        dtype: DTypeLike = np.float32,
-        integers: bool = False,
-        out: NDArray[Any] | None = None,
-    ) -> NDArray[Any]:
-        """The exact sum in ``ciphertext`` as one flat vector of ``dtype``, or as int64 with ``integers=True``.
-
-        Raises CiphertextError for foreign parameters or more terms than parties, OpeningError when a block fails its
-        residual check.
-        """
-        return open_sum(self.params, self._native, ciphertext, dtype, integers, out)
-
-    def decrypt_bytes(
-        self,
-        data: ReadableBuffer,
-        dtype: DTypeLike = np.float32,
-        integers: bool = False,
-        out: NDArray[Any] | None = None,
-    ) -> NDArray[Any]:
-        """The exact sum straight from the bytes on the wire, as :meth:`OpeningKey.decrypt_bytes`."""
-        return open_wire(self.params, self._native, None, data, dtype, integers, out)
-
-    def decrypt_chunks(
-        self,
-        chunks: Iterable[ReadableBuffer],
-        out: NDArray[Any] | Sink,
-        dtype: DTypeLike = np.float32,
-        *,
-        chunk_blocks: int = CHUNK_BLOCKS,
-    ) -> int:
-        """The exact sum in the bytes of one ciphertext, opened while they arrive (keys="secret").
-
-        As :meth:`OpeningKey.decrypt_chunks`. Raises CiphertextError for an expanded sum or a public-key ciphertext.
-        """
-        return stream_in(self.params, self._native, None, chunks, out, dtype, chunk_blocks)
 
     def __repr__(self) -> str:
         return f"SecretKey({self.params.name}, <hidden>)"

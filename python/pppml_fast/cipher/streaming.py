@@ -139,7 +139,7 @@ def stream_in(
     if callable(out):
         _open(params, secret, header, reader, np.dtype(dtype), out, chunk_blocks)
         return header.length
-    check_out(out, (header.length,), "i" if getattr(out, "dtype", np.dtype("f4")).kind == "i" else "f")
+    check_out(out, (header.length,), "i" if isinstance(out, np.ndarray) and out.dtype.kind == "i" else "f")
     done = 0
 
     def store(values: NDArray[Any]) -> None:

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pppml_fast import _native
-from pppml_fast.cipher.ciphertext import Ciphertext, WritableBuffer, allocate, bytes_target
+from pppml_fast.cipher.ciphertext import WritableBuffer
 from pppml_fast.cipher.expansion import expansion_key
+from pppml_fast.cipher.message import Message
 from pppml_fast.cipher.pads import PadStore
-from pppml_fast.cipher.wire import HEADER_BYTES, clear, fill_wire, fresh_kind
-from pppml_fast.errors import CiphertextError, InputError, KeyReuseError, ParameterError
+from pppml_fast.cipher.wire import clear
+from pppml_fast.errors import CiphertextError, KeyReuseError, ParameterError
 from pppml_fast.params import CkksParams
-from pppml_fast.tensors import (
-    TensorInput,
-    check_apart,
-    check_finite,
-    check_weight,
-    explain_non_finite,
-    reference_list,
-    tensor_list,
-    total_length,
-)
+from pppml_fast.tensors import TensorInput, explain_non_finite
 
-__all__ = ["SymmetricMessage", "encryption_target"]
+__all__ = ["SymmetricMessage"]
 
 
-class SymmetricMessage:
+class SymmetricMessage(Message):
     """A vector on its way to ``delta * m - a_j s + e``, a_j from ``context``.
 
-    Raises InputError on values or a share that cannot be encrypted, NaN and Inf aside. It gets its key by
-    :meth:`under`; the keys see to it that theirs serve one message. ``written`` tells whether :meth:`write` has stored
-    anything where it was to, refused or not.
+    It gets its key by :meth:`under`; the keys see to it that theirs serve one message. ``written`` tells whether
+    :meth:`write` has stored anything where it was to, refused or not.
     """
+
+    context: bytes  # never None here
 
     def __init__(
         self,
@@ -42,12 +34,8 @@ class SymmetricMessage:
         weight: float | None,
         reference: TensorInput | None,
     ) -> None:
-        self.params, self.context = params, context
-        self._tensors = tensor_list(x)
-        self._reference = reference_list(reference, self._tensors)
-        self._weight = check_weight(params, weight)
+        super().__init__(params, context, x, weight, reference)
         self._expansion = expansion_key(params, context)
-        self.length = total_length(self._tensors)
         self._key: tuple[_native.SecretKey, _native.StreamKey] | None = None
         self._pads: PadStore | None = None
         self.prepared = 0
@@ -64,36 +52,17 @@ class SymmetricMessage:
         if self._pads is not None:
             self._pads.close()
 
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return self.params.block_count(self.length)
-
-    def check_finite(self) -> None:
-        """Read every value once; raise InputError that names the first that cannot be encrypted."""
-        check_finite(self.params, self._tensors, self._reference)
-
-    def target(self, out: Ciphertext | None) -> Ciphertext:
-        """What :meth:`write` fills: ``out`` after a check that it fits, or a new ciphertext."""
-        return encryption_target(self.params, self.length, out, self._tensors + self._reference)
-
     def packed_bytes(self, start: int, stop: int) -> int:
         """Bytes of blocks ``[start, stop)`` on the wire."""
         return int(self.params._scheme.packed_bytes(self.length, True, start, stop))
 
     def payload_target(self, out: WritableBuffer | None) -> memoryview:
         """Where all packed blocks go: ``out`` after a check that it fits, or new memory."""
-        return bytes_target(self.packed_bytes(0, self.blocks), out, self._tensors + self._reference)
+        return self._bytes_target(self.packed_bytes(0, self.blocks), out)
 
-    def wire_target(self, out: WritableBuffer | None) -> memoryview:
-        """Where :meth:`write_wire` writes: ``out`` after a check that it fits, or new memory."""
-        size = HEADER_BYTES + self.packed_bytes(0, self.blocks)
-        return bytes_target(size, out, self._tensors + self._reference)
-
-    def write_wire(self, out: memoryview) -> None:
-        """Encrypt the whole message to the bytes of its ciphertext; raises what :meth:`write` does."""
-        with fill_wire(self.params, self.length, self.context, out) as (payload,):
-            self.write(0, self.blocks, payload)
+    def _write_rows(self, first: Any, second: Any = None) -> None:
+        assert second is None, "a symmetric encryption has one polynomial"
+        self.write(0, self.blocks, first)
 
     def write(self, start: int, stop: int, out: Any, incoming: memoryview | None = None) -> None:
         """Encrypt blocks ``[start, stop)`` to ``out``, residue words or packed bytes, plus what came in, packed.
@@ -143,15 +112,3 @@ class SymmetricMessage:
 
     def _words_before(self, block: int) -> int:
         return block * self.params.ring_dimension * len(self.params.primes)
-
-
-def encryption_target(params: CkksParams, length: int, out: Ciphertext | None, tensors: Sequence[Any]) -> Ciphertext:
-    """``out`` after a check that an encryption of ``length`` weights fits it, apart from ``tensors``; or a new one."""
-    if out is None:
-        return allocate(params, length)
-    if out.params.id != params.id or out.length != length or out.kind != fresh_kind(params):
-        raise InputError(f"out is {out!r}; the encryption has {length} weights under {params.name}")
-    for words in (out.first, out.second):
-        if words is not None:
-            check_apart(words, tensors)
-    return out
