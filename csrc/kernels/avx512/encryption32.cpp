@@ -28,11 +28,6 @@ __attribute__((noinline)) void to_columns(const Transform32& transform, Word* ro
   }
 }
 
-// Of one block.
-std::size_t chunk_count(const Ring32& ring) {
-  return ring.block_words() / kChunk;
-}
-
 // Everything a block of pads needs; made once per request.
 class PadMaker {
  public:
@@ -56,11 +51,8 @@ class PadMaker {
                                     block);
       out.begin(ring.primes[l], ring.degree(), length, noise_.data(), message, scale);
       const Transform32& transform = products_.transform(l);
-      const auto source = [&](std::size_t chunk, Vector* x) {
-        soon.step();
-        columns(chunk, x);
-      };
-      transform.inverse(products_.factor(l), source, row_.data(), [&](std::size_t k, Vector v) { out.take(k, v); });
+      transform.inverse(products_.factor(l), soon.before(columns), row_.data(),
+                        [&](std::size_t k, Vector v) { out.take(k, v); });
       valid &= out.end();
       if (message != nullptr) message += ring.degree();
     }
@@ -83,7 +75,7 @@ void make_pads(const PadRequest<Word>& request, Word* out) {
   PadMaker pads(request);
   RowFinisher rows(*request.ring, Order::kStrided, {}, {out, nullptr});
   rows.expect(*request.ring, request.batch.blocks);
-  Prefetcher soon(chunk_count(*request.ring));
+  Prefetcher soon(block_chunks(*request.ring));
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     soon.restart();
     rows.announce(*request.ring, soon);
@@ -98,7 +90,7 @@ bool encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& request) 
   MessageEncoder messages(request);
   RowFinisher rows(ring, Order::kStrided, {nullptr, request.incoming}, request.out);
   rows.expect(ring, request.batch.blocks);
-  Prefetcher soon(chunk_count(ring));
+  Prefetcher soon(block_chunks(ring));
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     const std::int32_t* message = messages.encode(b);
     soon.restart();
@@ -145,7 +137,7 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
   SecretBuffer<std::int32_t> draw(degree), noise0(degree), noise1(degree);
   MessageEncoder messages(request.message);
   RowFinisher out0(ring, Order::kStrided, {}, request.message.out), out1(ring, Order::kStrided, {}, request.out1);
-  Prefetcher soon(2 * chunk_count(ring));
+  Prefetcher soon(2 * block_chunks(ring));
   for (std::size_t b = 0; b < batch.blocks; ++b) {
     const std::uint64_t block = batch.first_block + b;
     const std::size_t length = row_length(ring, batch, b);
@@ -166,10 +158,9 @@ void encrypt_public(const PublicEncryptRequest<Word>& request) {
       to_columns(first.transform(l), ephemeral.data(), columns.data());
       const auto multiply = [&](const Products& products, RowFinisher& rows) {
         const auto source = [&](std::size_t chunk, Vector* x) {
-          soon.step();
           for (std::size_t w = 0; w < kLanes; ++w) x[w] = load(columns.data() + chunk * kChunk + w * kLanes);
         };
-        products.transform(l).inverse(products.factor(l), source, row.data(),
+        products.transform(l).inverse(products.factor(l), soon.before(source), row.data(),
                                       [&](std::size_t k, Vector v) { rows.take(k, v); });
         rows.end();
       };

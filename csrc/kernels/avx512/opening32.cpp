@@ -41,19 +41,12 @@ class PhaseMaker {
       if (c1 == nullptr) return false;
       if (c1 != copy_.data()) std::copy(c1, c1 + ring.degree(), copy_.data());
       transform.forward_first(copy_.data());
-      const auto source = [&](std::size_t chunk, Vector* x) {
-        soon.step();
-        transform.forward_columns(chunk, copy_.data(), x);
-      };
-      transform.inverse(products_.factor(l), source, row_.data(), finish);
+      const auto source = [&](std::size_t chunk, Vector* x) { transform.forward_columns(chunk, copy_.data(), x); };
+      transform.inverse(products_.factor(l), soon.before(source), row_.data(), finish);
     } else {
       const ExpandedColumns columns(prime, ring.degree(), request_.public_key, static_cast<std::uint32_t>(l),
                                     request_.batch.first_block + b);
-      const auto source = [&](std::size_t chunk, Vector* x) {
-        soon.step();
-        columns(chunk, x);
-      };
-      transform.inverse(products_.factor(l), source, row_.data(), finish);
+      transform.inverse(products_.factor(l), soon.before(columns), row_.data(), finish);
     }
     return finisher_.end();
   }
@@ -74,7 +67,7 @@ void open(const OpenRequest<Word>& request) {
   SecretBuffer<Word> rows(ring.block_words());
   PhaseMaker phases(request);
   PhaseRounder rounder(request);
-  Prefetcher soon(ring.block_words() / kChunk);
+  Prefetcher soon(block_chunks(ring));
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
     soon.restart();
     phases.announce(soon);

@@ -20,6 +20,15 @@ class Prefetcher {
   void read(const void* data, std::size_t bytes) { announce(data, bytes, false); }
   void write(const void* data, std::size_t bytes) { announce(data, bytes, true); }
 
+  // A transform's source of chunks with a step before each; `source` must outlive it.
+  template <class Source>
+  auto before(const Source& source) {
+    return [this, &source](std::size_t chunk, auto* x) {
+      step();
+      source(chunk, x);
+    };
+  }
+
   void step() {
     for (std::size_t i = 0; i < count_; ++i) {
       Range& range = ranges_[i];

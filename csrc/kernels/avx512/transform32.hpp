@@ -192,4 +192,9 @@ class RowColumns {
 void inverse_ntt(const Prime32& prime, unsigned log_degree, std::uint32_t* values);
 void forward_ntt(const Prime32& prime, unsigned log_degree, std::uint32_t* values);
 
+// Chunks that the transforms of one block go through.
+inline std::size_t block_chunks(const RingTable<std::uint32_t>& ring) {
+  return ring.block_words() / kChunk;
+}
+
 }  // namespace pppml::kernels::avx512
