@@ -50,15 +50,18 @@ class PadStore(Secret):
         self._used = self._handed_out = 0
         # Held by whoever uses or zeroises pads: a pad that became zero in use would let the message out.
         self._lock = OwnersLock()
+        self._fillers: list[threading.Thread] = []
         # The filling thread holds the native store alone: this object can be collected while it is being filled.
-        weakref.finalize(self, _wipe, self._native, self._lock, 0)
+        weakref.finalize(self, _end, self._native, self._lock, self._fillers)
 
     def fill(self, background: bool) -> None:
         """Make the pads, now or on a thread of lowest priority."""
         if not background:
             self._native.fill()
             return
-        threading.Thread(target=_fill_at_leisure, args=(self._native,), name="pppml pads", daemon=True).start()
+        filler = threading.Thread(target=_fill_at_leisure, args=(self._native,), name="pppml pads", daemon=True)
+        self._fillers.append(filler)
+        filler.start()
 
     def serves(self, context: bytes, length: int) -> bool:
         """Whether the pads belong to an encryption of ``length`` weights in ``context``."""
@@ -95,6 +98,18 @@ def _wipe(store: _native.PadStore, lock: OwnersLock, used: int) -> None:
     with lock.held() as here:
         if here:
             store.wipe(used)
+
+
+def _end(store: _native.PadStore, lock: OwnersLock, fillers: list[threading.Thread]) -> None:
+    """Zeroise all pads and see the filling threads off.
+
+    At the end of the process a thread that came back from the core after the interpreter is gone would abort it.
+    """
+    _wipe(store, lock, 0)
+    with lock.held() as here:
+        for filler in fillers:
+            if here and filler is not threading.current_thread() and filler.is_alive():
+                filler.join()
 
 
 def _fill_at_leisure(store: _native.PadStore) -> None:
