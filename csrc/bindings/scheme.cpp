@@ -169,13 +169,13 @@ py::tuple open(const Scheme& scheme, const ckks::SecretKey& secret, std::uint64_
   std::optional<Rows> second;
   if (!c1.is_none()) second.emplace(scheme, c1.cast<py::buffer>(), Extent{length, false}, range, false, "c1");
   const std::uint8_t* expansion = second ? nullptr : key_bytes(public_seed.cast<py::bytes>(), "public seed");
-  const std::uint64_t count = scheme.weights(range);
+  const bool integers = out.dtype().equal(py::dtype::of<std::int64_t>());
+  const std::uint64_t count = integers ? scheme.integers(range) : scheme.weights(range);
   require(out.ndim() == 1 && static_cast<std::uint64_t>(out.size()) == count && out.writeable() &&
               (out.flags() & py::array::c_style) != 0,
           "out must be a contiguous writeable array of ", count, " values");
   ckks::Opened target;
-  if (out.dtype().equal(py::dtype::of<std::int64_t>()))
-    target.integers = static_cast<std::int64_t*>(out.mutable_data());
+  if (integers) target.integers = static_cast<std::int64_t*>(out.mutable_data());
   if (out.dtype().equal(py::dtype::of<float>())) target.singles = static_cast<float*>(out.mutable_data());
   if (out.dtype().equal(py::dtype::of<double>())) target.doubles = static_cast<double*>(out.mutable_data());
   require(target.integers != nullptr || target.singles != nullptr || target.doubles != nullptr,
@@ -279,7 +279,7 @@ py::array tag(const Scheme& scheme, std::uint64_t length, const py::bytes& key, 
 py::tuple quantize(const Scheme& scheme, const py::list& arrays, double weight, const py::list& reference,
                    const ring::StreamKey* rounding, const py::object& given) {
   const Message message(arrays, reference, weight);
-  const std::uint64_t length = message.tensors.length();
+  const std::uint64_t length = scheme.parameters().integer_count(message.tensors.length());
   py::array out =
       given.is_none() ? new_array(py::dtype::of<std::int64_t>(), length, Contents::kAny) : given.cast<py::array>();
   require(out.dtype().equal(py::dtype::of<std::int64_t>()) && out.ndim() == 1 &&
@@ -306,6 +306,30 @@ py::array generate_public(const Scheme& scheme, const ckks::SecretKey& secret, c
 std::unique_ptr<ckks::PublicKey> load_public(const Scheme& scheme, const py::array& pk0, const py::bytes& seed) {
   const std::size_t count = scheme.parameters().primes().size() * scheme.parameters().ring_dimension();
   return scheme.load_public(words_in(pk0, scheme.word_bytes(), count, "pk0"), key_bytes(seed, "public seed"));
+}
+
+// a of a public key of this seed, in NTT form.
+py::array expand_ntt(const Scheme& scheme, const py::bytes& seed) {
+  py::array rows = new_words(scheme, scheme.parameters().primes().size() * scheme.parameters().ring_dimension());
+  scheme.expand_ntt(key_bytes(seed, "public seed"), rows.mutable_data());
+  return rows;
+}
+
+void restore_slots(const Scheme& scheme, const Integers& integers, py::array_t<double, py::array::c_style> out) {
+  const auto length = static_cast<std::uint64_t>(out.size());
+  const std::uint64_t count = scheme.parameters().integer_count(length);
+  require(static_cast<std::uint64_t>(integers.size()) == count, length, " weights take ", count, " integers, not ",
+          integers.size());
+  const std::int64_t* from = integers.data();
+  double* to = out.mutable_data();
+  py::gil_scoped_release unlocked;
+  scheme.restore_slots(length, from, {nullptr, nullptr, to});
+}
+
+std::unique_ptr<ckks::PublicKey> load_public_pair(const Scheme& scheme, const py::array& pk0, const py::array& pk1) {
+  const std::size_t count = scheme.parameters().primes().size() * scheme.parameters().ring_dimension();
+  return scheme.load_public_pair(words_in(pk0, scheme.word_bytes(), count, "pk0"),
+                                 words_in(pk1, scheme.word_bytes(), count, "pk1"));
 }
 
 }  // namespace
@@ -335,6 +359,9 @@ void register_scheme(py::module_& module) {
            })
       .def("generate_public", &generate_public)
       .def("load_public", &load_public)
+      .def("expand_ntt", &expand_ntt, py::arg("public_seed"))
+      .def("restore_slots", &restore_slots, py::arg("integers").noconvert(), py::arg("out").noconvert())
+      .def("load_public_pair", &load_public_pair, py::arg("pk0"), py::arg("pk1"))
       .def("quantize", &quantize, py::arg("tensors"), py::arg("weight"), py::kw_only(),
            py::arg("reference") = py::list(), py::arg("rounding") = py::none(), py::arg("out") = py::none())
       .def("encrypt", &encrypt, py::arg("secret"), py::arg("noise"), py::arg("public_seed"), py::arg("tensors"),

@@ -59,10 +59,10 @@ double failure_log2(KeyMode mode) {
 }
 
 Headroom headroom(KeyMode mode, WeightPolicy policy, Rounding rounding, std::uint64_t ring_dimension,
-                  std::uint64_t modulus, std::uint64_t parties, unsigned values_per_coefficient) {
+                  std::uint64_t modulus, std::uint64_t parties, unsigned values_per_coefficient, bool approximate) {
   Headroom h{};
   h.noise_bound = noise_bound(mode, ring_dimension, parties);
-  h.delta = 2 * h.noise_bound + 1;
+  h.delta = approximate ? 1 : 2 * h.noise_bound + 1;
   std::int64_t low = 0, high = kLargestMagnitude;
   while (low < high) {
     const std::int64_t middle = low + (high - low + 1) / 2;
@@ -73,11 +73,16 @@ Headroom headroom(KeyMode mode, WeightPolicy policy, Rounding rounding, std::uin
     }
   }
   // What fits stays below Q < 2^62. Where not even zero does, the caller refuses the set by its magnitude.
-  const Int128 bound = sum_bound(policy, rounding, parties, low);
-  h.max_magnitude = low;
-  h.sum_bound = static_cast<std::int64_t>(bound);
-  h.base = static_cast<std::int64_t>(2 * bound + 1);
+  limit_magnitude(low, policy, rounding, parties, &h);
   return h;
+}
+
+void limit_magnitude(std::int64_t magnitude, WeightPolicy policy, Rounding rounding, std::uint64_t parties,
+                     Headroom* headroom) {
+  const Int128 bound = sum_bound(policy, rounding, parties, magnitude);
+  headroom->max_magnitude = magnitude;
+  headroom->sum_bound = static_cast<std::int64_t>(bound);
+  headroom->base = static_cast<std::int64_t>(2 * bound + 1);
 }
 
 }  // namespace pppml::ckks

@@ -39,7 +39,12 @@ struct Headroom {
 // The largest max_magnitude the law admits. bound(|sum v|) is n * max|v| for free use. With public weights p_i >= 0
 // that sum to 1 it is max|v| + n/2 + 1, n/2 for the roundings (n where they are stochastic) and 2^-20 of max|v| for the
 // float multipliers. max_magnitude is 0 where nothing fits.
+// `approximate` leaves the noise in the result: delta is 1, and the sum of the messages plus noise stays below Q / 2.
 Headroom headroom(KeyMode mode, WeightPolicy policy, Rounding rounding, std::uint64_t ring_dimension,
-                  std::uint64_t modulus, std::uint64_t parties, unsigned values_per_coefficient);
+                  std::uint64_t modulus, std::uint64_t parties, unsigned values_per_coefficient, bool approximate);
+
+// Sets max_magnitude, which must not grow, and what follows from it.
+void limit_magnitude(std::int64_t magnitude, WeightPolicy policy, Rounding rounding, std::uint64_t parties,
+                     Headroom* headroom);
 
 }  // namespace pppml::ckks

@@ -101,13 +101,13 @@ kernels::Codec Scheme::codec(double weight) const {
   require(weighted || weight == 1, "weight = ", weight,
           " needs parameters with weights='public', whose headroom counts the shares");
   kernels::Codec codec{};
-  codec.clip = parameters_.clip();
+  codec.clip = parameters_.quantized_clip();
   codec.single_precision = parameters_.single_precision();
   const auto bounded = codec.single_precision ? bounded_multiplier<float> : bounded_multiplier<double>;
   codec.multiplier =
       bounded(codec.clip, weight / parameters_.step(), parameters_.headroom().max_magnitude, parameters_.rounding());
   codec.rounding = parameters_.rounding();
-  codec.block_values = parameters_.block_weights();
+  codec.block_values = parameters_.block_integers();
   codec.values_per_coefficient = parameters_.values_per_coefficient();
   codec.base = parameters_.headroom().base;
   codec.delta = parameters_.headroom().delta;
@@ -117,6 +117,11 @@ kernels::Codec Scheme::codec(double weight) const {
 std::uint64_t Scheme::weights(const Range& range) const {
   const std::uint64_t first = std::min(range.start * parameters_.block_weights(), range.length);
   return std::min(range.stop * parameters_.block_weights(), range.length) - first;
+}
+
+std::uint64_t Scheme::integers(const Range& range) const {
+  if (!parameters_.slots()) return weights(range);
+  return (range.stop - range.start) * parameters_.ring_dimension();
 }
 
 }  // namespace pppml::ckks

@@ -90,8 +90,9 @@ class Scheme {
   std::size_t words(const Extent& extent, std::uint64_t start, std::uint64_t stop) const;
   std::size_t packed_bytes(const Extent& extent, std::uint64_t start, std::uint64_t stop) const;
 
-  // Weights of a range.
+  // Weights of a range, and the integers that they are quantised to.
   std::uint64_t weights(const Range& range) const;
+  std::uint64_t integers(const Range& range) const;
 
   // Keys. In public and secret mode s is ternary, with its norm held below the bound that noise_variance assumes.
   virtual std::unique_ptr<SecretKey> generate_secret(const ring::StreamKey& seed) const = 0;
@@ -100,6 +101,8 @@ class Scheme {
   virtual void generate_public(const SecretKey& secret, const ring::StreamKey& error, const std::uint8_t* seed,
                                void* pk0) const = 0;
   virtual std::unique_ptr<PublicKey> load_public(const void* pk0, const std::uint8_t* seed) const = 0;
+  // Both polynomials as rows in NTT form: a key of another library.
+  virtual std::unique_ptr<PublicKey> load_public_pair(const void* pk0, const void* pk1) const = 0;
 
   // Quantised values of blocks of the vector, share already applied. All operations that quantise refuse NaN and Inf
   // (NonFiniteError) and leave zeros behind. `rounding` is read where rounding is stochastic, and may be null else.
@@ -125,6 +128,8 @@ class Scheme {
   virtual void add(const Extent& extent, const void* const* inputs, std::size_t count, void* out) const = 0;
   // a_j of a seed in coefficient form, uncut.
   virtual void expand(std::uint64_t length, const std::uint8_t* public_seed, void* out) const = 0;
+  // Block 0 of them in NTT form: pk1.
+  virtual void expand_ntt(const std::uint8_t* public_seed, void* out) const = 0;
   // out = in +- R, R uniform per residue, from a seed.
   virtual void mask(const Extent& extent, const std::uint8_t* seed, bool subtract, const void* in, void* out) const = 0;
 
@@ -133,6 +138,9 @@ class Scheme {
   virtual kernels::OpenReport open(const SecretKey& secret, const Range& range, std::uint64_t terms,
                                    const RowSource& c0, const RowSource& c1, const std::uint8_t* public_seed,
                                    const Opened& out) const = 0;
+
+  // Opened coefficients of slots, N per block, as the `length` weights that they stand for, rounded for release.
+  virtual void restore_slots(std::uint64_t length, const std::int64_t* integers, const Opened& out) const = 0;
 
   // Wire form of blocks [start, stop). unpack and hop return false on a residue that is not below its prime.
   virtual void pack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const void* in,

@@ -1,4 +1,4 @@
-// Scheme for one word width. Included by scheme.cpp, scheme_keys.cpp and scheme_blocks.cpp only.
+// Scheme for one word width. Included by the scheme*.cpp files only.
 #pragma once
 
 #include <memory>
@@ -6,6 +6,7 @@
 
 #include "base/check.hpp"
 #include "ckks/scheme.hpp"
+#include "ckks/slot_codec.hpp"
 #include "ring/ring.hpp"
 
 namespace pppml::ckks {
@@ -37,6 +38,8 @@ class PublicKeyImpl final : public PublicKey {
 
 template <class Word>
 class SchemeImpl final : public Scheme {
+  using QuantizeReport = kernels::QuantizeReport;
+
  public:
   SchemeImpl(const Parameters& parameters, const std::string& backend, kernels::StreamCipher private_cipher);
 
@@ -46,6 +49,7 @@ class SchemeImpl final : public Scheme {
   void generate_public(const SecretKey& secret, const ring::StreamKey& error, const std::uint8_t* seed,
                        void* pk0) const override;
   std::unique_ptr<PublicKey> load_public(const void* pk0, const std::uint8_t* seed) const override;
+  std::unique_ptr<PublicKey> load_public_pair(const void* pk0, const void* pk1) const override;
   kernels::QuantizeReport quantize(const Plain& plain, const ring::StreamKey* rounding, const Range& range,
                                    std::int64_t* out) const override;
   bool encrypt(const SecretKey& secret, const ring::StreamKey& noise, const std::uint8_t* public_seed,
@@ -60,9 +64,11 @@ class SchemeImpl final : public Scheme {
                                          const Range& range, const RowTarget& c0, const RowTarget& c1) const override;
   void add(const Extent& extent, const void* const* inputs, std::size_t count, void* out) const override;
   void expand(std::uint64_t length, const std::uint8_t* public_seed, void* out) const override;
+  void expand_ntt(const std::uint8_t* public_seed, void* out) const override;
   void mask(const Extent& extent, const std::uint8_t* seed, bool subtract, const void* in, void* out) const override;
   kernels::OpenReport open(const SecretKey& secret, const Range& range, std::uint64_t terms, const RowSource& c0,
                            const RowSource& c1, const std::uint8_t* public_seed, const Opened& out) const override;
+  void restore_slots(std::uint64_t length, const std::int64_t* integers, const Opened& out) const override;
   void pack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const void* in,
             std::uint8_t* out) const override;
   bool unpack(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* in,
@@ -75,6 +81,8 @@ class SchemeImpl final : public Scheme {
   const kernels::KernelTable<Word>& kernels() const { return kernels_; }
 
  private:
+  // Rows of a public key, checked, into a factor that is not complete yet.
+  void load_rows(const void* rows, ring::NttFactor<Word>& factor) const;
   std::unique_ptr<SecretKey> make_secret(SecretBuffer<std::int64_t> coefficients) const;
   const kernels::GaussianTable& error_table() const;
   // plain NTT form already in the factor -> times N^-1, with companions
@@ -89,14 +97,28 @@ class SchemeImpl final : public Scheme {
   // The same rows from block `begin` of the range on.
   kernels::RowsIn<Word> rows(const RowSource& source, std::size_t begin) const;
   kernels::RowsOut<Word> rows(const RowTarget& target, std::size_t begin) const;
+  // Rows of the whole ring from block `begin` on.
+  kernels::RowsIn<Word> moved(const kernels::RowsIn<Word>& source, std::size_t begin) const {
+    return rows(RowSource{source.words, source.packed}, begin);
+  }
+  kernels::OpenTarget open_target(std::size_t count, const Opened& out) const;
+  // One part of an opening of slots: `whole` as the kernels take it, but for where its integers go.
+  void open_slots(const kernels::OpenRequest<Word>& whole, std::size_t count, const Opened& out) const;
   void wipe(const RowTarget& target, const Extent& extent, const Range& range) const;
+  // body(part, begin, message) for the weights of a range, part by part; `begin` counts blocks of the range.
+  template <class Body>
+  QuantizeReport over_messages(const Plain& plain, const kernels::PrivateStream& rounding, const Extent& extent,
+                               const Range& range, Body body) const;
   // Messages of a range onto pads made by `body(part, begin, message request)`, part by part.
   template <class Body>
   bool add_messages(const ring::StreamKey& noise, const Plain& plain, const Range& range, const std::uint8_t* incoming,
                     const RowTarget& out, kernels::QuantizeReport* report, Body body) const;
 
   ring::Ring<Word> ring_;
+  // The leading primes, where sums open modulo fewer than all.
+  std::unique_ptr<ring::Ring<Word>> opening_ring_;
   const kernels::KernelTable<Word>& kernels_;
+  std::unique_ptr<SlotCodec> slots_;
 };
 
 }  // namespace pppml::ckks

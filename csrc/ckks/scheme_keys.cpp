@@ -34,7 +34,18 @@ SchemeImpl<Word>::SchemeImpl(const Parameters& parameters, const std::string& ba
                              kernels::StreamCipher private_cipher)
     : Scheme(parameters, backend, private_cipher),
       ring_(parameters.log_degree(), parameters.primes()),
-      kernels_(kernels::kernels<Word>(backend)) {}
+      kernels_(kernels::kernels<Word>(backend)) {
+  const auto& primes = parameters.primes();
+  const auto opening = static_cast<std::ptrdiff_t>(parameters.opening_primes());
+  if (parameters.opening_primes() < primes.size()) {
+    const std::vector<std::uint64_t> leading(primes.begin(), primes.begin() + opening);
+    opening_ring_ = std::make_unique<ring::Ring<Word>>(parameters.log_degree(), leading);
+  }
+  if (parameters.slots()) {
+    slots_ = std::make_unique<SlotCodec>(parameters.log_degree(), parameters.packing() == Packing::kSlots,
+                                         EmbeddingKernels{kernels_.embed, kernels_.unembed});
+  }
+}
 
 template <class Word>
 const GaussianTable& SchemeImpl<Word>::error_table() const {
@@ -139,17 +150,38 @@ void SchemeImpl<Word>::generate_public(const SecretKey& secret, const ring::Stre
 }
 
 template <class Word>
+void SchemeImpl<Word>::load_rows(const void* rows, ring::NttFactor<Word>& factor) const {
+  std::memcpy(factor.values.data(), rows, ring_.block_words() * sizeof(Word));
+  for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
+    const Word q = ring_.table().primes[l].modulus;
+    const Word* row = factor.values.data() + l * ring_.degree();
+    require(std::all_of(row, row + ring_.degree(), [&](Word r) { return r < q; }),
+            "a residue of the public key is not below its prime ", q);
+  }
+}
+
+template <class Word>
+void SchemeImpl<Word>::expand_ntt(const std::uint8_t* public_seed, void* out) const {
+  for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
+    uniform(public_seed, l, 0, static_cast<Word*>(out) + l * ring_.degree());
+  }
+}
+
+template <class Word>
 std::unique_ptr<PublicKey> SchemeImpl<Word>::load_public(const void* pk0, const std::uint8_t* seed) const {
   auto key = std::make_unique<PublicKeyImpl<Word>>(ring_.block_words());
-  std::memcpy(key->factor0.values.data(), pk0, ring_.block_words() * sizeof(Word));
-  for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
-    const auto& prime = ring_.table().primes[l];
-    const Word* row = key->factor0.values.data() + l * ring_.degree();
-    require(std::all_of(row, row + ring_.degree(), [&](Word r) { return r < prime.modulus; }),
-            "a residue of the public key is not below its prime ", prime.modulus);
-    kernels_.uniform(prime, ring_.table().log_degree, seed, static_cast<std::uint32_t>(l), 0,
-                     key->factor1.values.data() + l * ring_.degree());
-  }
+  load_rows(pk0, key->factor0);
+  expand_ntt(seed, key->factor1.values.data());
+  complete(key->factor0);
+  complete(key->factor1);
+  return key;
+}
+
+template <class Word>
+std::unique_ptr<PublicKey> SchemeImpl<Word>::load_public_pair(const void* pk0, const void* pk1) const {
+  auto key = std::make_unique<PublicKeyImpl<Word>>(ring_.block_words());
+  load_rows(pk0, key->factor0);
+  load_rows(pk1, key->factor1);
   complete(key->factor0);
   complete(key->factor1);
   return key;

@@ -194,6 +194,20 @@ struct Message {
   QuantizeReport* report;
 };
 
+// --- the canonical embedding ---------------------------------------------------------------------------------------
+
+// Roots of the complex transform between N coefficients and M = N/2 slots (embedding.hpp). Node 2^d + g of the tree of
+// factors, g < 2^d, holds the w of its left child X^h - w: nodes 1 .. 7 in order, node 8 G + r G + g at 8 (G + g) + r,
+// so that the eight rows r of one g stand side by side.
+struct EmbeddingTable {
+  unsigned log_slots;  // at least 6
+  const double* re;
+  const double* im;
+
+  std::size_t slots() const { return std::size_t{1} << log_slots; }
+};
+constexpr std::size_t kEmbeddingRows = 8;
+
 // --- fused operations -------------------------------------------------------------------------------------------
 
 // A polynomial held in NTT form as a constant factor: L rows of values and of Shoup companions. The values carry N^-1,
@@ -331,6 +345,14 @@ struct KernelTable {
   // residue >= q or on non-zero padding bits
   void (*pack_row)(const PrimeTable<Word>&, const Word* in, std::size_t count, std::uint8_t* out);
   bool (*unpack_row)(const PrimeTable<Word>&, const std::uint8_t* in, std::size_t count, Word* out);
+
+  // N coefficients -> M complex values, real parts before imaginary ones, in the order of ring::Embedding; and back.
+  // Both overwrite what they read.
+  void (*embed)(const EmbeddingTable&, double* coefficients, double* values);
+  void (*unembed)(const EmbeddingTable&, double* values, double* coefficients);
+  // x - reference clipped to [-clip, clip] in float64, for values [first, first + count) of the message's flat vector;
+  // zero past its end
+  void (*load_values)(const Message&, std::size_t first, std::size_t count, double* out);
 
   // Fused operations.
   void (*make_pads)(const PadRequest<Word>&, Word* out);

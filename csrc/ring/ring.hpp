@@ -12,7 +12,7 @@ namespace pppml::ring {
 template <class Word>
 class Ring {
  public:
-  // primes: one or two distinct NTT primes, checked by the caller's parameters. Throws RequirementError else.
+  // primes: distinct NTT primes, checked by the caller's parameters. Throws RequirementError else.
   Ring(unsigned log_degree, const std::vector<std::uint64_t>& primes);
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -13,29 +14,51 @@ from pppml_fast import _native
 from pppml_fast.checks import whole_number
 from pppml_fast.errors import ParameterError
 
-__all__ = ["PRESETS", "CkksParams", "KeyMode", "Rounding", "WeightPolicy"]
+__all__ = ["PRESETS", "CkksParams", "KeyMode", "Packing", "Rounding", "WeightPolicy"]
 
 KeyMode = Literal["public", "secret", "collective"]
 WeightPolicy = Literal["free", "public"]
 Rounding = Literal["nearest", "stochastic"]
+Packing = Literal["coefficients", "slots", "real_slots"]
+
+_LATER_FIELDS = frozenset({"packing", "slot_scale", "insecure_for_comparison"})
 
 _P50_PRIME = 1125899906826241
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named ring: its dimension N, its primes, and how many values share a coefficient by default."""
+    """A named ring: its dimension N, its primes, and how its coefficients are filled by default."""
 
     ring_dimension: int
     primes: tuple[int, ...]
-    values_per_coefficient: int
+    values_per_coefficient: int = 1
+    packing: Packing = "coefficients"
+    slot_scale: float | None = None
 
+
+# What SEAL, hence TenSEAL, chooses for bit sizes [31, 26, 26, 26, 26, 26, 26, 31] at N = 8192.
+_PUBLISHED_PRIMES = (
+    2147205121,
+    66420737,
+    66551809,
+    66813953,
+    66961409,
+    66994177,
+    67043329,
+    2147352577,
+)
 
 PRESETS: Mapping[str, Preset] = {
-    "p31": Preset(2048, (2147389441,), 1),
-    "p50": Preset(4096, (_P50_PRIME,), 1),
-    "p62": Preset(4096, (2147377153, 2147352577), 1),
+    "p31": Preset(2048, (2147389441,)),
+    "p50": Preset(4096, (_P50_PRIME,)),
+    "p62": Preset(4096, (2147377153, 2147352577)),
     "compact": Preset(2048, (_P50_PRIME,), 2),
+}
+
+# The setting of PPPML-HMI's code, for comparison only.
+_COMPARISON_PRESETS: Mapping[str, Preset] = {
+    "published": Preset(8192, _PUBLISHED_PRIMES, 1, "real_slots", 2.0**26),
 }
 
 # What `level` asks for: (column of the 2024 tables, bits).
@@ -51,6 +74,15 @@ class CkksParams:
     p_i >= 0 with sum 1 multiply the clipped values before rounding, so the sum stays within ``clip``). ``rounding`` is
     ``"nearest"`` or ``"stochastic"``: up or down at random, so that the expectation is the value itself.
 
+    ``packing`` is ``"coefficients"``, or ``"slots"``: the canonical embedding of CKKS, a weight in each half of its N/2
+    complex slots, slot j at exp(i pi 5^j / N), as OpenFHE and SEAL number them; ``"real_slots"`` leaves the imaginary
+    halves empty. Slot sets may have further primes, for multiplication: sums open modulo the leading one or two. What
+    is summed exactly are then the integer coefficients; the slots they stand for are released rounded to
+    :attr:`release_step`. ``slot_scale`` fixes the scale of a slot (phase over value; by default the largest that fits).
+
+    ``insecure_for_comparison=True`` admits sets below 128 bits and drops the margin that makes slot sums exact: for
+    benchmarks against other libraries, never for data. Every aggregator refuses such a set.
+
     Raises ParameterError, with value, limit and remedy, when the set is unsound.
     """
 
@@ -63,6 +95,9 @@ class CkksParams:
     weights: WeightPolicy = "free"
     values_per_coefficient: int = 1
     rounding: Rounding = "nearest"
+    packing: Packing = "coefficients"
+    slot_scale: float | None = None
+    insecure_for_comparison: bool = False
     _checked: Any = field(init=False, repr=False, compare=False)
     _scheme: Any = field(init=False, repr=False, compare=False)
 
@@ -70,11 +105,15 @@ class CkksParams:
         _check_choice("keys", self.keys, get_args(KeyMode))
         _check_choice("weights", self.weights, get_args(WeightPolicy))
         _check_choice("rounding", self.rounding, get_args(Rounding))
+        _check_choice("packing", self.packing, get_args(Packing))
+        _check_choice("insecure_for_comparison", self.insecure_for_comparison, (False, True))
         # Plain ints and floats, so that the same set has the same id however its numbers were given.
         for name in ("ring_dimension", "parties", "values_per_coefficient"):
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
         object.__setattr__(self, "primes", tuple(_whole("modulus", q) for q in self.primes))
         object.__setattr__(self, "clip", _real("clip", self.clip))
+        if self.slot_scale is not None:
+            object.__setattr__(self, "slot_scale", _real("slot_scale", self.slot_scale))
         try:
             checked = _native.Parameters(
                 ring_dimension=self.ring_dimension,
@@ -85,12 +124,17 @@ class CkksParams:
                 weights=getattr(_native.WeightPolicy, self.weights),
                 values_per_coefficient=self.values_per_coefficient,
                 rounding=getattr(_native.Rounding, self.rounding),
+                packing=getattr(_native.Packing, self.packing),
+                slot_scale=self.slot_scale or 0.0,
+                insecure_for_comparison=self.insecure_for_comparison,
             )
             scheme = _native.Scheme(checked)
         except _native.RequirementError as error:
             raise ParameterError(f"parameter set {self.name!r}: {error}") from None
         object.__setattr__(self, "_checked", checked)
         object.__setattr__(self, "_scheme", scheme)
+        if self.insecure_for_comparison:
+            warnings.warn(f"parameter set {self.name!r} is for comparison only, never for data", stacklevel=3)
 
     @classmethod
     def preset(
@@ -103,16 +147,43 @@ class CkksParams:
         weights: WeightPolicy = "free",
         values_per_coefficient: int | None = None,
         rounding: Rounding = "nearest",
+        packing: Packing | None = None,
+        slot_scale: float | None = None,
+        insecure_for_comparison: bool = False,
     ) -> CkksParams:
-        """The named set (p31, p50, p62 or compact) for ``parties`` and ``clip``.
+        """The named set (p31, p50, p62, compact or published) for ``parties`` and ``clip``.
 
-        Raises ParameterError for an unknown name or a combination that does not fit.
+        Raises ParameterError for an unknown name or a combination that does not fit, and for ``published``, the setting
+        of PPPML-HMI's code, without ``insecure_for_comparison=True``.
         """
-        if name not in PRESETS:
-            raise ParameterError(f"no parameter set {name!r}; there are {', '.join(PRESETS)}")
-        ring = PRESETS[name]
-        packed = ring.values_per_coefficient if values_per_coefficient is None else values_per_coefficient
-        return cls(name, ring.ring_dimension, ring.primes, parties, clip, keys, weights, packed, rounding)
+        sets = {**PRESETS, **_COMPARISON_PRESETS}
+        if name not in sets:
+            raise ParameterError(f"no parameter set {name!r}; there are {', '.join(sets)}")
+        ring = sets[name]
+        if name in _COMPARISON_PRESETS and not insecure_for_comparison:
+            raise ParameterError(
+                f"{name!r} holds fewer than 128 bits and releases noisy sums: it serves comparisons alone, with "
+                "insecure_for_comparison=True; use another set for data"
+            )
+        filling = ring.packing if packing is None else packing
+        packed = ring.values_per_coefficient if filling == "coefficients" else 1
+        if values_per_coefficient is not None:
+            packed = values_per_coefficient
+        scale = ring.slot_scale if slot_scale is None else slot_scale
+        return cls(
+            name,
+            ring.ring_dimension,
+            ring.primes,
+            parties,
+            clip,
+            keys,
+            weights,
+            packed,
+            rounding,
+            filling,
+            scale,
+            insecure_for_comparison,
+        )
 
     @classmethod
     def for_sum(
@@ -201,8 +272,30 @@ class CkksParams:
         return float(self._checked.step)
 
     @property
+    def total_scale(self) -> float:
+        """Phase over value: ``scale / step``. Of slots it is ``slot_scale`` where that is given."""
+        return float(self._checked.total_scale)
+
+    @property
+    def max_error(self) -> float | None:
+        """Bound on the error of an opened sum of slots, release rounding included; None for coefficients.
+
+        It covers the roundings of ``parties`` encodings and of the transforms (``csrc/ckks/slot_error.hpp``). Where
+        ``insecure_for_comparison`` dropped the margin for noise it is an estimate.
+        """
+        return None if self.packing == "coefficients" else float(self._checked.max_error) + self.release_step / 2
+
+    @property
+    def release_step(self) -> float:
+        """Slots open as multiples of this power of two, no finer than their guaranteed precision.
+
+        0 for coefficients, which are exact, and under ``insecure_for_comparison``.
+        """
+        return float(self._checked.release_step)
+
+    @property
     def exact_bits(self) -> float:
-        """log2 of how many values one party can send per weight."""
+        """log2 of how many values one party can send per weight, or per coefficient of slots."""
         return float(self._checked.exact_bits)
 
     @property
@@ -225,12 +318,21 @@ class CkksParams:
     def bytes_per_weight(self) -> float:
         """Payload bytes per weight of a fresh ciphertext of many full blocks, headers not counted."""
         bits = sum(q.bit_length() for q in self.primes) * (2 if self.keys == "public" else 1)
-        return bits / 8 / self.values_per_coefficient
+        return bits / 8 * self.ring_dimension / self.block_weights
 
     @property
     def block_weights(self) -> int:
-        """Weights carried by one full block: N times the values per coefficient."""
+        """Weights carried by one full block: N times the values per coefficient, N/2 in real slots."""
         return int(self._checked.block_weights)
+
+    @property
+    def block_integers(self) -> int:
+        """Quantised integers of one full block: one per weight, or N coefficients of slots."""
+        return int(self._checked.block_integers)
+
+    def integer_count(self, length: int) -> int:
+        """How many integers ``length`` weights are quantised to: as many, or N per block of slots."""
+        return int(self._checked.integer_count(_whole("length", length)))
 
     def block_count(self, length: int) -> int:
         """Number of blocks that ``length`` weights take."""
@@ -244,16 +346,22 @@ class CkksParams:
         return hashlib.sha256(b"pppml parameters v1\0" + self.canonical_bytes()).digest()
 
     def to_dict(self) -> dict[str, Any]:
-        """The literal as plain JSON types; :meth:`from_dict` is its inverse."""
-        names = [f.name for f in dataclasses.fields(self) if f.init]
-        values = {name: getattr(self, name) for name in names}
+        """The literal as plain JSON types; :meth:`from_dict` is its inverse.
+
+        The last fields, from ``packing`` on, are left out where they have their defaults: sets keep the ids that they
+        had before there were such fields.
+        """
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        for name in _LATER_FIELDS:
+            if values[name] == CkksParams.__dataclass_fields__[name].default:
+                del values[name]
         return {**values, "primes": list(self.primes)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CkksParams:
         """Build and check a set from :meth:`to_dict`'s form. Raises ParameterError on unknown or missing keys."""
         expected = {f.name for f in dataclasses.fields(cls) if f.init}
-        if set(values) != expected:
+        if not expected - _LATER_FIELDS <= set(values) <= expected:
             raise ParameterError(f"parameter literal has keys {sorted(values)}; it takes {sorted(expected)}")
         return cls(**{**values, "primes": tuple(values["primes"])})
 
@@ -261,16 +369,21 @@ class CkksParams:
         """The literal as canonical JSON, floats in hexadecimal."""
         import json
 
-        values = {**self.to_dict(), "clip": self.clip.hex()}
+        values = {name: v.hex() if isinstance(v, float) else v for name, v in self.to_dict().items()}
         return json.dumps(values, sort_keys=True, separators=(",", ":")).encode()
 
     def describe(self) -> str:
         """One line for people: set, level, bytes per weight, precision, failure probability."""
+        precision = f"{self.exact_bits:.1f} exact bits (step {self.step:.3g})"
+        if self.max_error is not None:
+            precision = f"{self.packing} within {self.max_error:.3g} (released in steps of {self.release_step:.3g})"
+        failure = f"wrong sum with probability < 2^{self.failure_log2:.0f}"
+        if self.insecure_for_comparison:
+            failure = "FOR COMPARISON ONLY, not for data"
         return (
             f"{self.name}/{self.keys}: N = {self.ring_dimension}, log2 Q = {self._checked.log2_modulus:.0f}, level "
-            f"{self.level}; {self.bytes_per_weight:.3f} bytes per weight, {self.exact_bits:.1f} exact bits "
-            f"(step {self.step:.3g}) for {self.parties} parties, clip {self.clip:g}, {self.weights} weights; "
-            f"wrong sum with probability < 2^{self.failure_log2:.0f}"
+            f"{self.level}; {self.bytes_per_weight:.3f} bytes per weight, {precision} for {self.parties} parties, "
+            f"clip {self.clip:g}, {self.weights} weights; {failure}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ from pppml_fast.tensors import (
     total_length,
 )
 
-__all__ = ["check_out", "count_clipped", "dequantize", "quantize"]
+__all__ = ["check_out", "count_clipped", "dequantize", "narrowed", "quantize"]
 
 
 def quantize(
@@ -31,6 +31,8 @@ def quantize(
     out: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """The int64 values that encryption rounds ``x`` to: round(weight * clip(x - reference) / step), one flat vector.
+
+    Of slots they are the coefficients of the polynomials that hold the clipped values, N per block.
 
     ``x`` is a float array or a list of them; ``weight`` is the share that ``weights="public"`` requires; ``reference``,
     as many values, is subtracted on the way, without an array of differences. Under ``rounding="stochastic"`` every
@@ -55,7 +57,7 @@ def _quantize(
     tensors = tensor_list(x)
     subtracted = reference_list(reference, tensors)
     if out is not None:
-        check_out(out, (total_length(tensors),), "i")
+        check_out(out, (params.integer_count(total_length(tensors)),), "i")
         if not out.flags.c_contiguous:
             raise InputError("out must be contiguous")
         check_apart(out, tensors + subtracted)
@@ -72,26 +74,53 @@ def _quantize(
 
 
 def dequantize(
-    params: CkksParams, integers: NDArray[np.int64], dtype: DTypeLike = np.float32, out: NDArray[Any] | None = None
+    params: CkksParams,
+    integers: NDArray[np.int64],
+    dtype: DTypeLike = np.float32,
+    out: NDArray[Any] | None = None,
+    length: int | None = None,
 ) -> NDArray[Any]:
-    """Weights from quantised integers: int64 to float64, times ``step``, to ``dtype`` (float32 by default).
+    """Weights from quantised integers, float64 until they are brought to ``dtype`` (float32 by default).
 
-    Raises InputError when ``integers`` is not an integer array, ``dtype`` is none of floats, or ``out`` does not fit.
+    Coefficients: integers times ``step``, in the integers' shape. Slots: the values of the polynomials, rounded to
+    ``release_step``; ``length`` weights, by default as many as the blocks hold. Raises InputError when ``integers`` is
+    not an integer array or of another size than ``length`` asks for, ``dtype`` is none of floats, or ``out`` does not
+    fit.
     """
     values = np.asarray(integers)
     if values.dtype.kind not in "iu":
         raise InputError(f"quantised values have dtype {values.dtype}; they are integers")
-    if out is None and np.dtype(dtype).kind != "f":
-        raise InputError(f"dtype {np.dtype(dtype)} cannot hold weights; use a float dtype, or integers=True")
+    if length is None:
+        length = (
+            values.size // params.block_integers * params.block_weights
+            if params.packing != "coefficients"
+            else values.size
+        )
+    if values.size != params.integer_count(length):
+        raise InputError(
+            f"{length} weights are quantised to {params.integer_count(length)} integers, not {values.size}"
+        )
+    if params.packing == "coefficients":
+        if out is not None:
+            check_out(out, values.shape, "f")
+        return narrowed(values.astype(np.float64) * params.step, dtype, out)
     if out is not None:
-        check_out(out, values.shape, "f")
-    restored = values.astype(np.float64) * params.step
+        check_out(out, (length,), "f")
+    restored = np.empty(length, np.float64)
+    params._scheme.restore_slots(np.ascontiguousarray(values.reshape(-1), np.int64), restored)
+    return narrowed(restored, dtype, out)
+
+
+def narrowed(restored: NDArray[np.float64], dtype: DTypeLike, out: NDArray[Any] | None) -> NDArray[Any]:
+    """Weights as ``dtype``, or in ``out``. Raises InputError on a dtype that is no float or cannot hold one of them."""
     narrow = np.dtype(dtype if out is None else out.dtype)
+    if narrow.kind != "f":
+        raise InputError(f"dtype {narrow} cannot hold weights; use a float dtype, or integers=True")
     largest = float(np.abs(restored).max(initial=0.0))
     if largest > float(np.finfo(narrow).max):
         raise InputError(f"a value of {largest:g} does not fit {narrow}; use a wider dtype")
     if out is None:
-        return restored.astype(dtype)
+        return restored.astype(narrow)
     np.copyto(out, restored, casting="same_kind")
     return out
 

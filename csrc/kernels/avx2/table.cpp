@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/avx2/codec32.hpp"
+#include "kernels/avx2/embedding.hpp"
 #include "kernels/avx2/encrypt.hpp"
 #include "kernels/avx2/opening.hpp"
 #include "kernels/avx2/streams.hpp"
@@ -82,6 +83,8 @@ KernelTable<Word> make_table() {
   t.quantize = quantize;
   t.pack_row = pack_row;
   t.unpack_row = unpack_row;
+  t.embed = embed;
+  t.unembed = unembed;
   t.make_pads = make_pads;
   t.encrypt = encrypt;
   t.encrypt_prepared = encrypt_prepared;
@@ -109,6 +112,8 @@ const KernelTable<std::uint64_t>& table() {
   static const KernelTable<std::uint64_t> kTable = [] {
     KernelTable<std::uint64_t> t = scalar::table<std::uint64_t>();
     t.name = "avx2";
+    t.embed = embed;
+    t.unembed = unembed;
     return t;
   }();
   return kTable;

@@ -1,5 +1,6 @@
 #include "kernels/avx512/table.hpp"
 
+#include "kernels/avx512/embedding.hpp"
 #include "kernels/avx512/encryption32.hpp"
 #include "kernels/avx512/expansion32.hpp"
 #include "kernels/avx512/opening32.hpp"
@@ -44,6 +45,8 @@ KernelTable<Word> make_table() {
   t.quantize = quantize;
   t.pack_row = pack_row;
   t.unpack_row = unpack_row;
+  t.embed = embed;
+  t.unembed = unembed;
   t.make_pads = make_pads;
   t.encrypt = encrypt;
   t.encrypt_prepared = encrypt_prepared;

@@ -2,6 +2,7 @@
 #include <optional>
 
 #include "base/buffer.hpp"
+#include "kernels/avx512/embedding.hpp"
 #include "kernels/avx512/encryption50.hpp"
 #include "kernels/avx512/gaussian.hpp"
 #include "kernels/avx512/ifma/ntt50.hpp"
@@ -117,6 +118,8 @@ KernelTable<Word> make_table() {
   t.quantize = quantize;
   t.pack_row = pack_row;
   t.unpack_row = unpack_row;
+  t.embed = embed;
+  t.unembed = unembed;
   t.add = add;
   t.hop = hop;
   if (__builtin_cpu_supports("avx512ifma") == 0) return t;

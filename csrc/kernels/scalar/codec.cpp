@@ -46,6 +46,17 @@ double load_value(const TensorSpan& span, std::size_t index) {
   return 0;
 }
 
+// Elements that stand side by side, without a look at the type of each.
+void load_run(const TensorSpan& span, std::size_t begin, std::size_t count, double* out) {
+  if (span.row_length == span.length && span.dtype == Dtype::kFloat32) {
+    for (std::size_t i = 0; i < count; ++i) out[i] = static_cast<double>(load<float>(span.data, begin + i));
+  } else if (span.row_length == span.length && span.dtype == Dtype::kFloat64) {
+    for (std::size_t i = 0; i < count; ++i) out[i] = load<double>(span.data, begin + i);
+  } else {
+    for (std::size_t i = 0; i < count; ++i) out[i] = load_value(span, begin + i);
+  }
+}
+
 // Elements [first, first + count) of the flat vector; returns how many of them there are.
 std::size_t gather(const TensorList& tensors, std::size_t first, std::size_t count, double* out) {
   std::size_t before = 0, written = 0;
@@ -54,7 +65,9 @@ std::size_t gather(const TensorList& tensors, std::size_t first, std::size_t cou
     const std::size_t begin = first + written - before;
     before += span.length;
     if (first + written >= before) continue;
-    for (std::size_t i = begin; i < span.length && written < count; ++i) out[written++] = load_value(span, i);
+    const std::size_t take = std::min(span.length - begin, count - written);
+    load_run(span, begin, take, out + written);
+    written += take;
   }
   return written;
 }
@@ -85,6 +98,15 @@ bool quantize_one(const Codec& codec, double value, double reference, std::uint3
   return true;
 }
 
+// Names the first of `count` values that is not finite; `scratch` holds so many.
+void report_non_finite(const Message& message, std::size_t first, std::size_t count, const double* references,
+                       double* scratch) {
+  gather(message.tensors, first, count, scratch);
+  std::size_t i = 0;
+  while (i < count && std::isfinite(scratch[i]) && std::isfinite(references[i])) ++i;
+  message.report->first_non_finite = std::min<std::uint64_t>(message.report->first_non_finite, first + i);
+}
+
 constexpr std::size_t kChunkValues = 256;
 
 }  // namespace
@@ -110,6 +132,29 @@ void quantize(const Message& message, std::size_t first, std::size_t count, std:
       }
       out[done + i] = value;
     }
+    done += step;
+  }
+}
+
+void load_values(const Message& message, std::size_t first, std::size_t count, double* out) {
+  const double clip = message.codec->clip;
+  SecretBuffer<double> references(kChunkValues);
+  for (std::size_t done = 0; done < count;) {
+    const std::size_t at = first + done, step = std::min(count - done, kChunkValues);
+    double* const x = out + done;
+    const std::size_t present = gather(message.tensors, at, step, x);
+    if (message.reference.count > 0) gather(message.reference, at, step, references.data());
+    std::uint64_t clipped = 0;
+    bool finite = true;
+    for (std::size_t i = 0; i < present; ++i) {
+      const double difference = x[i] - references[i];
+      finite &= std::isfinite(x[i]) && std::isfinite(references[i]);
+      clipped += static_cast<std::uint64_t>(std::fabs(difference) > clip);
+      x[i] = std::min(std::max(difference, -clip), clip);
+    }
+    message.report->clipped += clipped;
+    if (!finite) report_non_finite(message, at, present, references.data(), x);
+    std::fill(x + present, x + step, 0.0);
     done += step;
   }
 }

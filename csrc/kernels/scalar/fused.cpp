@@ -5,6 +5,7 @@
 
 #include "base/buffer.hpp"
 #include "base/modular.hpp"
+#include "kernels/embedding.hpp"
 #include "kernels/messages.hpp"
 #include "kernels/rows.hpp"
 #include "kernels/scalar/codec.hpp"
@@ -217,6 +218,9 @@ constexpr KernelTable<Word> make_table() {
   t.quantize = quantize;
   t.pack_row = pack_row<Word>;
   t.unpack_row = unpack_row<Word>;
+  t.embed = kernels::embed;
+  t.unembed = kernels::unembed;
+  t.load_values = load_values;
   t.make_pads = make_pads<Word>;
   t.encrypt = encrypt<Word>;
   t.encrypt_prepared = encrypt_prepared<Word>;

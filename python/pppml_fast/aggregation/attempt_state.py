@@ -67,9 +67,13 @@ class Meter:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished attempt gave: the live set by index, int64 (length,), and the agreed transcript digest."""
+    """What a finished attempt gave: the live set by index, the sum, and the agreed transcript digest.
+
+    ``length`` is the number of weights, ``integers`` int64 (params.integer_count(length),).
+    """
 
     members: frozenset[int]
+    length: int
     integers: NDArray[np.int64]
     transcript: bytes
 

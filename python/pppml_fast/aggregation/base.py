@@ -95,8 +95,9 @@ class AggregationCosts:
 class AggregateResult:
     """The opened sum of one round.
 
-    ``vector`` float32 (length,): the weighted mean; ``integers`` int64 (length,): the exact sum of the
-    quantised values; ``members`` the live set; ``transcript`` a hex digest that all members agree on.
+    ``vector`` float32 (length,): the weighted mean; ``integers`` int64 (params.integer_count(length),): the exact sum
+    of what was encrypted, one per weight or N per block of slots; ``members`` the live set; ``transcript`` a hex
+    digest that all members agree on.
     """
 
     vector: NDArray[np.float32]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation.attempt_state import PeerAbandonedError, State
+from pppml_fast.aggregation.attempt_state import Outcome, PeerAbandonedError, State
 from pppml_fast.aggregation.base import (
     AggregateResult,
     AggregationCosts,
@@ -232,7 +232,7 @@ class Federation:
         if outcome is None:
             raise ProtocolError(f"round {round_} has no outcome")
         members = tuple(self.roster.names[index] for index in sorted(outcome.members))
-        vector = _restore(params, outcome.integers, self._divisor(round_, params, members))
+        vector = _restore(params, outcome, self._divisor(round_, params, members))
         meters = [machine.meter for machine in machines]
         ring = max(meter.bytes_ring for meter in meters)
         relay_add = 0.0 if self.relay is None else self.relay.add_s
@@ -244,7 +244,7 @@ class Federation:
             bytes_ring=ring,
             bytes_shares=max(meter.bytes_shares for meter in meters),
             bytes_control=max(meter.bytes_control for meter in meters),
-            bytes_per_weight=ring / outcome.integers.size,
+            bytes_per_weight=ring / outcome.length,
             clipped={machine.name: machine.meter.clipped for machine in machines},
         )
         return AggregateResult(vector, outcome.integers, costs, outcome.transcript.hex(), members, round_, attempt)
@@ -314,7 +314,8 @@ class FederationAggregator(Aggregator):
         return federation._meeting.meet(self._party, kind, vector, together)
 
 
-def _restore(params: CkksParams, integers: NDArray[np.int64], divisor: float) -> NDArray[np.float32]:
+def _restore(params: CkksParams, outcome: Outcome, divisor: float) -> NDArray[np.float32]:
+    integers, length = outcome.integers, outcome.length
     if divisor == 1.0:
-        return np.asarray(dequantize(params, integers), np.float32)
-    return (np.asarray(dequantize(params, integers, np.float64)) / divisor).astype(np.float32)
+        return np.asarray(dequantize(params, integers, length=length), np.float32)
+    return (np.asarray(dequantize(params, integers, np.float64, length=length)) / divisor).astype(np.float32)

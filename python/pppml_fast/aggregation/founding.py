@@ -138,6 +138,8 @@ def _check_parameters(
         raise ParameterError(
             f"protocol {options.protocol!r} needs parameters with keys={needed!r}, these have {params.keys!r}"
         )
+    if params.insecure_for_comparison:
+        raise ParameterError(f"parameter set {params.name!r} is for comparison only; no aggregator takes it for data")
     if params.parties < parties:
         raise ParameterError(f"the parameters are for {params.parties} parties, {parties} take part")
     if weights is not None and params.weights != "public":
@@ -161,4 +163,4 @@ def _policy_of(policy: Policy | Mapping[str, Policy] | None, name: str, allow_tw
 
 def _sum_parameters(params: CkksParams, sum_clip: float | None) -> CkksParams:
     clip = max(1.0, params.clip) if sum_clip is None else sum_clip
-    return CkksParams.from_dict({**params.to_dict(), "weights": "free", "clip": float(clip)})
+    return CkksParams.from_dict({**params.to_dict(), "weights": "free", "clip": float(clip), "slot_scale": None})

@@ -78,6 +78,8 @@ class PartyMachine(NeverPickled, ABC):
         """Open an attempt over the live parties. Raises ProtocolError when rule or policy forbids it."""
         if self.drift is not None:
             raise self.drift
+        if params.insecure_for_comparison:
+            raise ProtocolError(f"parameter set {params.name!r} is for comparison only; no data is summed under it")
         if self.state in ACTIVE:
             raise ProtocolError(f"{self._now.id} is still {self.state.value}; finish or abandon it first")
         self.session.check_numbers(round_, attempt)
@@ -333,7 +335,7 @@ class PartyMachine(NeverPickled, ABC):
         live = bytes(int(index in members) for index in range(len(self.session.roster.members)))
         values = digest("pppml integers v1", np.ascontiguousarray(integers, "<i8").tobytes())
         transcript = digest("pppml transcript v1", self.session.id, numbers, live, root, values)
-        self.outcome = Outcome(members, integers, transcript)
+        self.outcome = Outcome(members, now.length, integers, transcript)
         self.failure = None
         self.state = State.FINISHED
         self._wipe()

@@ -35,13 +35,13 @@ class PlainBlocks:
 
     @classmethod
     def zeros(cls, params: CkksParams, length: int) -> PlainBlocks:
-        """Blocks of ``length`` zeros."""
-        return cls(params, np.zeros(length, np.int64))
+        """Zeros in place of the integers of ``length`` weights."""
+        return cls(params, np.zeros(params.integer_count(length), np.int64))
 
     @property
     def block_count(self) -> int:
         """Number of blocks."""
-        return self._params.block_count(self.values.size)
+        return -(-self.values.size // self._params.block_integers)
 
     def pack(self, start: int, stop: int) -> bytes:
         """The integers of blocks [start, stop), little-endian."""
@@ -70,7 +70,7 @@ class PlainBlocks:
             raise ProtocolError(f"a sum exceeds its bound of {self._params.sum_bound}")
 
     def _span(self, start: int, stop: int) -> slice:
-        width = self._params.block_weights
+        width = self._params.block_integers
         return slice(start * width, min(stop * width, self.values.size))
 
 
@@ -121,8 +121,8 @@ class PlainParty(PartyMachine):
     def _advance(self) -> list[Outgoing]:
         own, stream = self._own, self._stream_pass
         if self.state is State.PREPARING and own is not None and self._everyone_ready():
-            params, size = self._now.params, own.values.size
-            self._stream_pass = self._new_pass(own, lambda terms: PlainBlocks.zeros(params, size))
+            params, length = self._now.params, self._now.length
+            self._stream_pass = self._new_pass(own, lambda terms: PlainBlocks.zeros(params, length))
             self.state = State.STREAMING
             out = self._send_pieces(self._stream_pass.start())
             held, self._now.held = self._now.held, []

@@ -19,7 +19,7 @@ from pppml_fast.cipher.opening import check_mode
 from pppml_fast.cipher.streaming import CHUNK_BLOCKS, stream_out
 from pppml_fast.cipher.symmetric import SymmetricMessage
 from pppml_fast.cipher.wire import Kind
-from pppml_fast.errors import CiphertextError, ParameterError
+from pppml_fast.errors import CiphertextError, InputError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import (
     TensorInput,
@@ -29,6 +29,7 @@ from pppml_fast.tensors import (
 __all__ = ["KeyPair", "PublicKey", "SecretKey", "keygen"]
 
 _MAGIC = b"PPPK\x01"
+_MAGIC_PAIR = b"PPPK\x02"
 _SEED_BYTES = 32
 
 
@@ -104,24 +105,54 @@ class _PublicMessage(Message):
 
 
 class PublicKey(_Encryptor):
-    """A public key (-a s + e, a): anybody may encrypt under it, its owner decrypts. Pickles; safe to publish."""
+    """A public key (b, a), b = -a s + e: anybody may encrypt under it, its owner decrypts. Pickles; safe to publish.
 
-    def __init__(self, params: CkksParams, residues: NDArray[Any], seed: bytes) -> None:
+    ``a`` is expanded from a seed, or given where another library made the key.
+    """
+
+    def __init__(self, params: CkksParams, residues: NDArray[Any], a: bytes | NDArray[Any]) -> None:
         check_mode(params, "public", "a public key")
         self.params = params
         self._residues = residues
-        self._seed = seed
+        self._a = a
         try:
-            self._native = params._scheme.load_public(residues, expansion_key(params, seed))
+            if isinstance(a, bytes):
+                self._native = params._scheme.load_public(residues, expansion_key(params, a))
+            else:
+                self._native = params._scheme.load_public_pair(residues, a)
         except _native.RequirementError as error:
             raise CiphertextError(str(error)) from None
+
+    @classmethod
+    def from_residues(cls, params: CkksParams, b: NDArray[Any], a: NDArray[Any]) -> PublicKey:
+        """The key of these residues: integers (primes, N) in NTT form, index i at psi^(2 bitrev(i) + 1), psi the least
+        primitive 2N-th root of unity.
+
+        The noise bounds of ``params`` hold if secret and error were drawn as here: ternary, and of deviation 3.2 at
+        most. Raises CiphertextError on another shape or a residue that is not below its prime.
+        """
+        return cls(params, _rows(params, "b", b), _rows(params, "a", a))
+
+    def residues(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """(b, a), each (primes, N), as :meth:`from_residues` takes them. New arrays."""
+        shape = (len(self.params.primes), self.params.ring_dimension)
+        if isinstance(self._a, bytes):
+            a = self.params._scheme.expand_ntt(expansion_key(self.params, self._a))
+        else:
+            a = self._a.copy()
+        return self._residues.reshape(shape).copy(), a.reshape(shape)
 
     def _message(self, x: TensorInput, weight: float | None, reference: TensorInput | None) -> Message:
         return _PublicMessage(self._native, self.params, x, weight, reference)
 
     def to_bytes(self) -> bytes:
-        """Magic, parameter tag (16 bytes), seed of a (32 bytes), residues of -a s + e in NTT form, little-endian."""
-        return _MAGIC + self.params.id[:16] + self._seed + self._residues.tobytes()
+        """Magic, parameter tag (16 bytes), seed of a (32 bytes), residues of b in NTT form, little-endian.
+
+        Where no seed made ``a`` its residues follow, the seed is zero, and so says the magic.
+        """
+        if isinstance(self._a, bytes):
+            return _MAGIC + self.params.id[:16] + self._a + self._residues.tobytes()
+        return _MAGIC_PAIR + self.params.id[:16] + bytes(_SEED_BYTES) + self._residues.tobytes() + self._a.tobytes()
 
     @classmethod
     def from_bytes(cls, params: CkksParams, data: bytes | bytearray | memoryview) -> PublicKey:
@@ -130,13 +161,21 @@ class PublicKey(_Encryptor):
         data = bytes(data)
         dtype = np.dtype(np.uint32 if params._scheme.word_bytes == 4 else np.uint64)
         start = len(_MAGIC) + 16 + _SEED_BYTES
-        expected = start + params.ring_dimension * len(params.primes) * dtype.itemsize
-        if len(data) != expected or not data.startswith(_MAGIC):
+        row_bytes = params.ring_dimension * len(params.primes) * dtype.itemsize
+        pair = data.startswith(_MAGIC_PAIR)
+        expected = start + row_bytes * (2 if pair else 1)
+        if len(data) != expected or not (pair or data.startswith(_MAGIC)):
             raise CiphertextError(f"{len(data)} bytes are no public key of {params.name}: it takes {expected}")
         if data[len(_MAGIC) : len(_MAGIC) + 16] != params.id[:16]:
             raise CiphertextError("the public key was made under other parameters; all parties must use one set")
+        seed = data[start - _SEED_BYTES : start]
         residues = np.frombuffer(data, dtype=dtype, offset=start).copy()
-        return cls(params, residues, data[start - _SEED_BYTES : start])
+        if not pair:
+            return cls(params, residues, seed)
+        if any(seed):
+            raise CiphertextError("the public key has both a seed and residues of a: damaged or forged")
+        half = residues.size // 2
+        return cls(params, residues[:half].copy(), residues[half:].copy())
 
     def __repr__(self) -> str:
         return f"PublicKey({self.params.name}, level {self.params.level})"
@@ -147,6 +186,25 @@ class PublicKey(_Encryptor):
 
 class SecretKey(_Encryptor, Opener):
     """The key that decrypts. Stays in memory, is wiped at its end, refuses to be pickled."""
+
+    @classmethod
+    def from_coefficients(cls, params: CkksParams, coefficients: NDArray[Any]) -> SecretKey:
+        """The key of another library's secret polynomial: integers (N,) in -1, 0, 1, for ``keys`` public or secret.
+
+        Raises InputError on other values, and on a norm beyond what the noise bounds allow for (1.1 * 2N/3).
+        """
+        _check_owner_mode(params)
+        values = np.asarray(coefficients)
+        if values.dtype.kind not in "iu" or values.shape != (params.ring_dimension,) or np.abs(values).max() > 1:
+            raise InputError(
+                f"a secret is {params.ring_dimension} integers in -1, 0, 1; take those of another set apart"
+            )
+        limit = 1.1 * 2 * params.ring_dimension / 3
+        if (norm := int(np.count_nonzero(values))) > limit:
+            raise InputError(
+                f"the secret has {norm} coefficients that are not zero; the noise bounds allow {limit:.0f}"
+            )
+        return cls(params, params._scheme.secret_from_coefficients(values.astype(np.int64)))
 
     def encrypt_chunks(
         self,
@@ -198,6 +256,17 @@ def keygen(params: CkksParams) -> KeyPair:
     seed = os.urandom(_SEED_BYTES)
     residues = scheme.generate_public(native, _native.StreamKey.from_system(), expansion_key(params, seed))
     return KeyPair(PublicKey(params, residues, seed), secret)
+
+
+def _rows(params: CkksParams, name: str, rows: NDArray[Any]) -> NDArray[Any]:
+    """(primes, N) integers as the core's residue words, flat."""
+    shape = (len(params.primes), params.ring_dimension)
+    values = np.asarray(rows)
+    if values.dtype.kind not in "iu" or values.shape != shape:
+        raise CiphertextError(f"{name} has dtype {values.dtype} and shape {values.shape}; it takes integers {shape}")
+    if (values < 0).any() or (values >= np.array(params.primes, np.uint64)[:, None]).any():
+        raise CiphertextError(f"a residue of {name} is not below its prime")
+    return values.astype(f"u{params._scheme.word_bytes}").reshape(-1)
 
 
 def _check_owner_mode(params: CkksParams) -> None:

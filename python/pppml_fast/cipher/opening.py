@@ -14,7 +14,7 @@ from pppml_fast.cipher.expansion import expansion_key
 from pppml_fast.cipher.wire import Header, Kind, split_wire
 from pppml_fast.errors import CiphertextError, InputError, OpeningError, ParameterError
 from pppml_fast.params import CkksParams
-from pppml_fast.quantize import check_out, dequantize
+from pppml_fast.quantize import check_out, dequantize, narrowed
 
 __all__ = ["check_mode", "check_terms", "open_range", "open_sum", "open_wire", "opening_expansion"]
 
@@ -67,10 +67,11 @@ def _open(
     integers: bool,
     out: NDArray[Any] | None,
 ) -> NDArray[Any]:
+    length = params.integer_count(source.length) if integers else source.length
     if out is not None:
-        check_out(out, (source.length,), "i" if integers else "f")
+        check_out(out, (length,), "i" if integers else "f")
     wanted = np.dtype(np.int64 if integers else dtype)
-    target = _opening_target(source.length, wanted, integers, out)
+    target = _opening_target(params, length, wanted, integers, out)
     expansion, blocks = opening_expansion(params, source), params.block_count(source.length)
     try:
         open_range(params, secret, source, rows, expansion, target, 0, blocks)
@@ -84,8 +85,10 @@ def _open(
         assert out is not None
         np.copyto(out, target)
         return out
-    # float16 and the like, and arrays that are not contiguous, are restored from the integers.
-    return dequantize(params, target, dtype, out)
+    # float16 and the like, and arrays that are not contiguous: from the integers, or from slots in float64.
+    if target.dtype == np.int64:
+        return dequantize(params, target, dtype, out)
+    return narrowed(target, dtype, out)
 
 
 def open_range(
@@ -138,13 +141,16 @@ def check_terms(terms: int, expected: int | None) -> None:
         )
 
 
-def _opening_target(length: int, wanted: np.dtype[Any], integers: bool, out: NDArray[Any] | None) -> NDArray[Any]:
-    """What the core writes to: ``out`` or a new array where it can write in place, else int64 integers."""
+def _opening_target(
+    params: CkksParams, length: int, wanted: np.dtype[Any], integers: bool, out: NDArray[Any] | None
+) -> NDArray[Any]:
+    """What the core writes to: ``out`` or a new array where it can write in place, else a new one to convert from."""
     direct = (np.dtype(np.int64),) if integers else (np.dtype(np.float32), np.dtype(np.float64))
+    between = np.int64 if integers or params.packing == "coefficients" else np.float64
     if out is None:
-        return memory.empty(length, wanted if wanted in direct else np.int64)
+        return memory.empty(length, wanted if wanted in direct else between)
     in_place = out.dtype in direct and out.flags.c_contiguous and out.flags.writeable
-    return out if in_place else memory.empty(length, np.int64)
+    return out if in_place else memory.empty(length, between)
 
 
 def check_mode(params: CkksParams, expected: str, what: str) -> None:

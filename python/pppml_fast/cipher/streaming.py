@@ -139,7 +139,8 @@ def stream_in(
     if callable(out):
         _open(params, secret, header, reader, np.dtype(dtype), out, chunk_blocks)
         return header.length
-    check_out(out, (header.length,), "i" if isinstance(out, np.ndarray) and out.dtype.kind == "i" else "f")
+    integers = isinstance(out, np.ndarray) and out.dtype.kind == "i"
+    check_out(out, (params.integer_count(header.length) if integers else header.length,), "i" if integers else "f")
     done = 0
 
     def store(values: NDArray[Any]) -> None:
@@ -170,12 +171,15 @@ def _open(
     expansion = opening_expansion(params, header)
     step = min(chunk_blocks, blocks)
     packed = bytearray(int(scheme.packed_bytes(length, True, 0, step)))
-    values = np.empty(min(step * params.block_weights, length), dtype)
+    width, total = params.block_weights, length
+    if dtype == np.int64:
+        width, total = params.block_integers, params.integer_count(length)
+    values = np.empty(min(step * width, total), dtype)
     for start in range(0, blocks, chunk_blocks):
         stop = min(start + chunk_blocks, blocks)
         part = memoryview(packed)[: int(scheme.packed_bytes(length, True, start, stop))]
         reader.read_into(part)
-        opened = values[: min(stop * params.block_weights, length) - start * params.block_weights]
+        opened = values[: min(stop * width, total) - start * width]
         open_range(params, secret, header, [part], expansion, opened, start, stop)
         sink(opened)
     reader.finish()
