@@ -83,6 +83,29 @@ PPPML_HD Word multiply_mod(Word a, Word b, Word q) {
   return static_cast<Word>(static_cast<Double>(a) * b % q);
 }
 
+// A modulus of products of two variables.
+struct BarrettModulus {
+  std::uint64_t q, ratio_high, ratio_low;  // the halves of floor(2^128 / q)
+};
+
+// q in (2, 2^60), no power of two
+PPPML_HD BarrettModulus barrett_modulus(std::uint64_t q) {
+  const Uint128 ratio = ~static_cast<Uint128>(0) / q;
+  return {q, static_cast<std::uint64_t>(ratio >> 64), static_cast<std::uint64_t>(ratio)};
+}
+
+// a * b mod q in [0, q) for any a, b with a * b < 2^64 q: the estimated quotient, high words of the product by the
+// ratio with one carry left out, is at most one short.
+PPPML_HD std::uint64_t multiply_barrett(std::uint64_t a, std::uint64_t b, const BarrettModulus& m) {
+  const Uint128 product = static_cast<Uint128>(a) * b;
+  const auto low = static_cast<std::uint64_t>(product), high = static_cast<std::uint64_t>(product >> 64);
+  const Uint128 cross = static_cast<Uint128>(low) * m.ratio_high + multiply_high<std::uint64_t>(low, m.ratio_low);
+  const Uint128 other = static_cast<Uint128>(high) * m.ratio_low + static_cast<std::uint64_t>(cross);
+  const std::uint64_t quotient =
+      high * m.ratio_high + static_cast<std::uint64_t>(cross >> 64) + static_cast<std::uint64_t>(other >> 64);
+  return reduce_once<std::uint64_t>(low - quotient * m.q, m.q);
+}
+
 // Set-up only: base^exponent mod q
 template <class Word>
 PPPML_HD Word power_mod(Word base, std::uint64_t exponent, Word q) {

@@ -33,6 +33,7 @@ PYBIND11_MODULE(_native, module) {
   bindings::register_keys(module);
   bindings::register_scheme(module);
   bindings::register_pads(module);
+  bindings::register_levelled(module);
   bindings::register_primitives(module);
   bindings::register_memory(module);
 }

@@ -11,6 +11,7 @@ void register_keys(pybind11::module_& module);
 void register_pads(pybind11::module_& module);
 void register_scheme(pybind11::module_& module);
 void register_primitives(pybind11::module_& module);
+void register_levelled(pybind11::module_& module);
 void register_memory(pybind11::module_& module);  // after the primitives
 
 }  // namespace pppml::bindings
