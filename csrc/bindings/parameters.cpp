@@ -56,6 +56,7 @@ void register_parameters(py::module_& module) {
       .def_property_readonly("max_error", &Parameters::max_error)
       .def_property_readonly("release_step", &Parameters::release_step)
       .def_property_readonly("approximate", &Parameters::approximate)
+      .def_property_readonly("opening_primes", &Parameters::opening_primes)
       .def_property_readonly("exact_bits", &Parameters::exact_bits)
       .def_property_readonly("single_precision", &Parameters::single_precision)
       .def_property_readonly("noise_variance",

@@ -56,9 +56,9 @@ Parameters::Parameters(ParametersLiteral literal) : literal_(std::move(literal))
     opening_modulus_ = static_cast<std::uint64_t>(product);
     ++opening_primes_;
   }
-  require(slots() || opening_primes_ == literal_.primes.size(),
-          "sums of coefficients use one prime, or two below 2^62 ", "together; use fewer or smaller primes than these ",
-          literal_.primes.size(), ", or slots");
+  require(slots() || opening_primes_ == literal_.primes.size(), "the ciphertext modulus exceeds 2^62, or ",
+          literal_.primes.size(), " primes exceed ", kMostOpeningPrimes,
+          ", modulo which sums of coefficients open; use fewer or smaller primes, or slots");
   level_ = security_level(n, log2_modulus());
   require(level_.classical >= 128 || literal_.insecure_for_comparison, "a modulus of ", log2_modulus(),
           " bits at ring dimension ", n, " holds fewer than 128 bits; the limit is ", largest_modulus_bits(n), " bits");

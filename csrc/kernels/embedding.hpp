@@ -1,6 +1,6 @@
 // The canonical embedding of CKKS and its inverse: a negacyclic complex Fourier transform, written once for every
-// backend. Eight doubles side by side are one vector; what a compiler makes of it depends on the flags of the file that
-// includes this one, the operations and their order do not, so all backends give the same bits.
+// backend. How many numbers a register holds depends on the flags of the file that includes this one; the operations on
+// each number and their order do not, so all backends give the same bits.
 //
 // A real polynomial m of degree N is u = (m_0 .. m_{M-1}) + i (m_M .. m_{N-1}), M = N/2: at zeta^e with e = 1 mod 4,
 // zeta = exp(i pi / N), X^M is i, so m(zeta^e) = u(zeta^e). And X^M - i splits like the polynomials of the NTT, X^2h -
@@ -19,71 +19,124 @@ PPPML_ISA_BEGIN
 
 constexpr std::size_t kRows = kEmbeddingRows;
 
-typedef double Doubles __attribute__((vector_size(kRows * sizeof(double))));
+// As many doubles as a register of the instruction set holds; a divisor of kRows.
+#if defined(__AVX512F__)
+constexpr std::size_t kLanes = 8;
+#elif defined(__AVX__)
+constexpr std::size_t kLanes = 4;
+#else
+constexpr std::size_t kLanes = 2;
+#endif
+typedef double Doubles __attribute__((vector_size(kLanes * sizeof(double))));
 
-struct ComplexRef {
-  double* re;
-  double* im;
+struct ComplexVector {
+  Doubles re, im;
 };
 
-inline void load(Doubles& v, const double* p) {
-  std::memcpy(&v, p, sizeof v);
+inline ComplexVector load(const double* re, const double* im) {
+  ComplexVector v;
+  std::memcpy(&v.re, re, sizeof v.re);
+  std::memcpy(&v.im, im, sizeof v.im);
+  return v;
 }
-inline void store(double* p, const Doubles& v) {
-  std::memcpy(p, &v, sizeof v);
+inline void store(const ComplexVector& v, double* re, double* im) {
+  std::memcpy(re, &v.re, sizeof v.re);
+  std::memcpy(im, &v.im, sizeof v.im);
 }
 
 // (a, b) <- (a + w b, a - w b)
-template <class Root>
-inline void butterfly(const ComplexRef& a, const ComplexRef& b, const Root& w_re, const Root& w_im) {
-  Doubles ar, ai, br, bi;
-  load(ar, a.re), load(ai, a.im), load(br, b.re), load(bi, b.im);
-  const Doubles tr = br * w_re - bi * w_im, ti = br * w_im + bi * w_re;
-  store(a.re, ar + tr), store(a.im, ai + ti), store(b.re, ar - tr), store(b.im, ai - ti);
+inline void butterfly(ComplexVector& a, ComplexVector& b, const ComplexVector& w) {
+  const Doubles re = b.re * w.re - b.im * w.im, im = b.re * w.im + b.im * w.re;
+  b = {a.re - re, a.im - im};
+  a = {a.re + re, a.im + im};
 }
 
 // (a, b) <- (a + b, (a - b) conj(w)): twice the inverse
-template <class Root>
-inline void inverse_butterfly(const ComplexRef& a, const ComplexRef& b, const Root& w_re, const Root& w_im) {
-  Doubles ar, ai, br, bi;
-  load(ar, a.re), load(ai, a.im), load(br, b.re), load(bi, b.im);
-  const Doubles dr = ar - br, di = ai - bi;
-  store(a.re, ar + br), store(a.im, ai + bi);
-  store(b.re, dr * w_re + di * w_im), store(b.im, di * w_re - dr * w_im);
+inline void inverse_butterfly(ComplexVector& a, ComplexVector& b, const ComplexVector& w) {
+  const Doubles re = a.re - b.re, im = a.im - b.im;
+  a = {a.re + b.re, a.im + b.im};
+  b = {re * w.re + im * w.im, im * w.re - re * w.im};
 }
 
-// One level over rows: `groups` < 8 polynomials of 2 half coefficients each.
-template <bool kInverse>
-void row_level(const EmbeddingTable& table, std::size_t groups, double* re, double* im) {
-  const std::size_t half = table.slots() / groups / 2;
+// The roots of one node for kLanes numbers side by side: all alike over rows, one per row over columns.
+inline ComplexVector row_root(const EmbeddingTable& table, std::size_t node) {
+  return {Doubles{} + table.re[node], Doubles{} + table.im[node]};
+}
+inline ComplexVector column_root(const EmbeddingTable& table, std::size_t node, std::size_t row) {
+  return load(table.re + kRows * node + row, table.im + kRows * node + row);
+}
+
+// Two levels in one pass: nodes `groups` + g and their children. `root(node)` gives roots for the kLanes numbers at
+// every `stride`-th place from `first` on; half the distance of the upper level's butterflies is a multiple of
+// `stride`.
+template <bool kInverse, class Root>
+void two_levels(std::size_t slots, std::size_t groups, std::size_t first, std::size_t stride, Root root, double* re,
+                double* im) {
+  const std::size_t quarter = slots / groups / 4;
   for (std::size_t g = 0; g < groups; ++g) {
-    const double w_re = table.re[groups + g], w_im = table.im[groups + g];
-    for (std::size_t j = 2 * half * g; j < 2 * half * g + half; j += kRows) {
-      const ComplexRef a{re + j, im + j}, b{re + j + half, im + j + half};
+    const ComplexVector top = root(groups + g), left = root(2 * (groups + g)), right = root(2 * (groups + g) + 1);
+    for (std::size_t j = 4 * quarter * g + first; j < (4 * g + 1) * quarter; j += stride) {
+      ComplexVector x[4];
+      for (std::size_t i = 0; i < 4; ++i) x[i] = load(re + j + i * quarter, im + j + i * quarter);
       if (kInverse) {
-        inverse_butterfly(a, b, w_re, w_im);
+        inverse_butterfly(x[0], x[1], left), inverse_butterfly(x[2], x[3], right);
+        inverse_butterfly(x[0], x[2], top), inverse_butterfly(x[1], x[3], top);
       } else {
-        butterfly(a, b, w_re, w_im);
+        butterfly(x[0], x[2], top), butterfly(x[1], x[3], top);
+        butterfly(x[0], x[1], left), butterfly(x[2], x[3], right);
       }
+      for (std::size_t i = 0; i < 4; ++i) store(x[i], re + j + i * quarter, im + j + i * quarter);
     }
   }
 }
 
-// One level over columns: in each of the eight rows `groups` polynomials.
-template <bool kInverse>
-void column_level(const EmbeddingTable& table, std::size_t groups, double* re, double* im) {
-  const std::size_t half = table.slots() / groups / 2;  // counts the eight rows
+template <bool kInverse, class Root>
+void one_level(std::size_t slots, std::size_t groups, std::size_t first, std::size_t stride, Root root, double* re,
+               double* im) {
+  const std::size_t half = slots / groups / 2;
   for (std::size_t g = 0; g < groups; ++g) {
-    Doubles w_re, w_im;
-    load(w_re, table.re + kRows * (groups + g)), load(w_im, table.im + kRows * (groups + g));
-    for (std::size_t j = 2 * half * g; j < 2 * half * g + half; j += kRows) {
-      const ComplexRef a{re + j, im + j}, b{re + j + half, im + j + half};
+    const ComplexVector w = root(groups + g);
+    for (std::size_t j = 2 * half * g + first; j < (2 * g + 1) * half; j += stride) {
+      ComplexVector a = load(re + j, im + j), b = load(re + j + half, im + j + half);
       if (kInverse) {
-        inverse_butterfly(a, b, w_re, w_im);
+        inverse_butterfly(a, b, w);
       } else {
-        butterfly(a, b, w_re, w_im);
+        butterfly(a, b, w);
       }
+      store(a, re + j, im + j);
+      store(b, re + j + half, im + j + half);
     }
+  }
+}
+
+// Levels `from`, 2 from, .. below `to`, two at a time where there are two; backwards for the inverse.
+template <bool kInverse, class Root>
+void levels(std::size_t slots, std::size_t from, std::size_t to, std::size_t first, std::size_t stride, Root root,
+            double* re, double* im) {
+  if (from >= to) return;
+  const bool single = 2 * from >= to;
+  const auto rest = [&](std::size_t next) { levels<kInverse>(slots, next, to, first, stride, root, re, im); };
+  if (kInverse) rest(single ? to : 4 * from);
+  if (single) {
+    one_level<kInverse>(slots, from, first, stride, root, re, im);
+  } else {
+    two_levels<kInverse>(slots, from, first, stride, root, re, im);
+  }
+  if (!kInverse) rest(single ? to : 4 * from);
+}
+
+// The first three levels, over rows of consecutive numbers.
+template <bool kInverse>
+void row_levels(const EmbeddingTable& table, double* re, double* im) {
+  levels<kInverse>(table.slots(), 1, kRows, 0, kLanes, [&](std::size_t node) { return row_root(table, node); }, re, im);
+}
+
+// The levels after them, within each of eight rows that stand side by side: kLanes of the rows at a time.
+template <bool kInverse>
+void column_levels(const EmbeddingTable& table, double* re, double* im) {
+  for (std::size_t row = 0; row < kRows; row += kLanes) {
+    const auto root = [&](std::size_t node) { return column_root(table, node, row); };
+    levels<kInverse>(table.slots(), 1, table.slots() / kRows, row, kRows, root, re, im);
   }
 }
 
@@ -106,23 +159,19 @@ inline void to_rows(std::size_t width, const double* columns, double* rows) {
 // KernelTable::embed
 inline void embed(const EmbeddingTable& table, double* coefficients, double* values) {
   const std::size_t slots = table.slots(), width = slots / kRows;
-  double *re = coefficients, *im = coefficients + slots;
-  for (std::size_t groups = 1; groups < kRows; groups *= 2) row_level<false>(table, groups, re, im);
-  to_columns(width, re, values);
-  to_columns(width, im, values + slots);
-  for (std::size_t groups = 1; groups < width; groups *= 2) column_level<false>(table, groups, values, values + slots);
+  row_levels<false>(table, coefficients, coefficients + slots);
+  to_columns(width, coefficients, values);
+  to_columns(width, coefficients + slots, values + slots);
+  column_levels<false>(table, values, values + slots);
 }
 
 // KernelTable::unembed
 inline void unembed(const EmbeddingTable& table, double* values, double* coefficients) {
   const std::size_t slots = table.slots(), width = slots / kRows;
-  for (std::size_t groups = width / 2; groups >= 1; groups /= 2) {
-    column_level<true>(table, groups, values, values + slots);
-  }
+  column_levels<true>(table, values, values + slots);
   to_rows(width, values, coefficients);
   to_rows(width, values + slots, coefficients + slots);
-  double *re = coefficients, *im = coefficients + slots;
-  for (std::size_t groups = kRows / 2; groups >= 1; groups /= 2) row_level<true>(table, groups, re, im);
+  row_levels<true>(table, coefficients, coefficients + slots);
   const double scale = 1.0 / static_cast<double>(slots);  // a power of two: exact
   for (std::size_t k = 0; k < 2 * slots; ++k) coefficients[k] *= scale;
 }

@@ -137,15 +137,18 @@ def test_a_modulus_beyond_the_table_is_refused(n: int, limit: int) -> None:
 
 
 def test_sets_like_the_published_ones_are_refused() -> None:
-    # The published set: N = 8192 with [31, 26 x 6, 31] bits, 218 > 214. No exact sum needs so many primes either.
-    primes = (ntt_prime(31, 8192), *(ntt_prime(26, 8192) for _ in range(6)), ntt_prime(31, 8192))
+    # The published set: N = 8192 with [31, 26 x 6, 31] bits, 218 > 214.
+    with pytest.warns(UserWarning, match="comparison only"):
+        primes = pf.CkksParams.preset("published", parties=3, clip=1.0, insecure_for_comparison=True).primes
     assert _native.security_level(8192, 218) == (0, 0)
-    with pytest.raises(pf.ParameterError, match="8 primes given"):
+    with pytest.raises(pf.ParameterError, match="8 primes exceed 2"):
         pf.CkksParams("published", 8192, primes, 3, 1.0)
+    with pytest.raises(pf.ParameterError, match="holds fewer than 128 bits; the limit is 214"):
+        pf.CkksParams("published", 8192, primes, 3, 1.0, packing="slots")
     with pytest.raises(pf.ParameterError, match="at ring dimension 2048 holds fewer than 128 bits"):
         pf.CkksParams("short ring", 2048, P62, 3, 1.0)
-    with pytest.raises(pf.ParameterError, match="no parameter set 'published'; there are p31"):
-        pf.CkksParams.preset("published", parties=3, clip=1.0)
+    with pytest.raises(pf.ParameterError, match="no parameter set 'unpublished'; there are p31"):
+        pf.CkksParams.preset("unpublished", parties=3, clip=1.0)
 
 
 @pytest.mark.parametrize("bits", [20, 26])
@@ -315,6 +318,7 @@ def test_the_id_depends_on_values_not_on_their_types() -> None:
     assert len({plain, typed, listed}) == 1
 
 
+@pytest.mark.filterwarnings("ignore:parameter set 'p50' is for comparison only")
 def test_every_field_changes_the_id() -> None:
     base = pf.CkksParams("p50", 4096, (1125899906826241,), 16, 1.0, "public", "free", 1)
     changes: dict[str, Any] = {
@@ -327,11 +331,15 @@ def test_every_field_changes_the_id() -> None:
         "weights": "public",
         "values_per_coefficient": 2,
         "rounding": "stochastic",
+        "packing": "slots",
+        "slot_scale": 2.0**40,
+        "insecure_for_comparison": True,
     }
     assert set(changes) == {field.name for field in dataclasses.fields(pf.CkksParams) if field.init}
     ids = {base.id}
     for name, value in changes.items():
-        changed = dataclasses.replace(base, **{name: value})
+        more = {"packing": "real_slots"} if name == "slot_scale" else {}
+        changed = dataclasses.replace(base, **{name: value}, **more)
         assert changed != base
         ids.add(changed.id)
     assert len(ids) == 1 + len(changes)

@@ -32,6 +32,23 @@ void checked_forward_ntt(const Prime32& prime, unsigned log_degree, Word* values
   forward_ntt(prime, log_degree, values);
 }
 
+// Messages are reduced modulo one prime, or modulo two whose product bounds them (messages32.cpp).
+bool many_primes(const RingTable<Word>& ring) {
+  return ring.prime_count > 2;
+}
+
+bool checked_encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& message) {
+  return (many_primes(*message.ring) ? scalar::table<Word>().encrypt : encrypt)(pads, message);
+}
+
+bool checked_encrypt_prepared(const Word* pads, const MessageRequest<Word>& message) {
+  return (many_primes(*message.ring) ? scalar::table<Word>().encrypt_prepared : encrypt_prepared)(pads, message);
+}
+
+void checked_encrypt_public(const PublicEncryptRequest<Word>& request) {
+  (many_primes(*request.message.ring) ? scalar::table<Word>().encrypt_public : encrypt_public)(request);
+}
+
 KernelTable<Word> make_table() {
   KernelTable<Word> t = scalar::table<Word>();
   t.name = "avx512";
@@ -48,9 +65,9 @@ KernelTable<Word> make_table() {
   t.embed = embed;
   t.unembed = unembed;
   t.make_pads = make_pads;
-  t.encrypt = encrypt;
-  t.encrypt_prepared = encrypt_prepared;
-  t.encrypt_public = encrypt_public;
+  t.encrypt = checked_encrypt;
+  t.encrypt_prepared = checked_encrypt_prepared;
+  t.encrypt_public = checked_encrypt_public;
   t.add = add;
   t.hop = hop;
   t.open = open;

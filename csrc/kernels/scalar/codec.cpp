@@ -98,13 +98,14 @@ bool quantize_one(const Codec& codec, double value, double reference, std::uint3
   return true;
 }
 
-// Names the first of `count` values that is not finite; `scratch` holds so many.
-void report_non_finite(const Message& message, std::size_t first, std::size_t count, const double* references,
-                       double* scratch) {
-  gather(message.tensors, first, count, scratch);
+// Names the first of `count` values that is not finite, and makes zeros of all of them.
+void refuse_values(const Message& message, std::size_t first, std::size_t count, const double* references,
+                   double* values) {
+  gather(message.tensors, first, count, values);
   std::size_t i = 0;
-  while (i < count && std::isfinite(scratch[i]) && std::isfinite(references[i])) ++i;
+  while (i < count && std::isfinite(values[i]) && std::isfinite(references[i])) ++i;
   message.report->first_non_finite = std::min<std::uint64_t>(message.report->first_non_finite, first + i);
+  std::fill(values, values + count, 0.0);
 }
 
 constexpr std::size_t kChunkValues = 256;
@@ -153,7 +154,7 @@ void load_values(const Message& message, std::size_t first, std::size_t count, d
       x[i] = std::min(std::max(difference, -clip), clip);
     }
     message.report->clipped += clipped;
-    if (!finite) report_non_finite(message, at, present, references.data(), x);
+    if (!finite) refuse_values(message, at, present, references.data(), x);
     std::fill(x + present, x + step, 0.0);
     done += step;
   }
