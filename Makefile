@@ -97,3 +97,8 @@ format: build
 
 clean:
 	rm -rf build runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Every preset's level: a sanity bound at once, and the lattice estimator's estimates (minutes) where it is importable.
+.PHONY: levels
+levels: build
+	$(BIN)/python -m pppml_fast.levels

@@ -100,42 +100,6 @@ def test_describe_says_what_matters() -> None:
 
 # --- security levels -------------------------------------------------------------------------------------------------
 
-# eprint 2024/463, as scheme.md quotes it: N, then the largest log2 Q for 128, 192 and 256 bits, classical and quantum.
-LEVEL_TABLE = [
-    (1024, (26, None, None), (20, None, None)),
-    (2048, (53, 36, 27), (40, 29, 22)),
-    (4096, (106, 73, 56), (80, 59, 47)),
-    (8192, (214, 147, 114), (161, 119, 95)),
-    (16384, (430, 297, 230), (322, 239, 192)),
-    (32768, (868, 597, 462), (644, 479, 385)),
-]
-
-
-@pytest.mark.parametrize(("n", "classical", "quantum"), LEVEL_TABLE)
-def test_level_table(n: int, classical: tuple[int | None, ...], quantum: tuple[int | None, ...]) -> None:
-    assert _native.largest_modulus_bits(n) == classical[0]
-    for column, limits in enumerate((classical, quantum)):
-        for lower, level, limit in zip((0, 128, 192), (128, 192, 256), limits, strict=True):
-            if limit is not None:
-                assert _native.security_level(n, limit)[column] == level
-                assert _native.security_level(n, limit + 0.01)[column] == lower
-
-
-def test_a_ring_without_a_row_holds_nothing() -> None:
-    for n in (512, 3000, 65536):
-        assert _native.security_level(n, 10) == (0, 0)
-        with pytest.raises(pf.ParameterError, match=f"{n} is not in the security tables"):
-            pf.CkksParams("x", n, (12289,), 3, 1.0)
-
-
-@pytest.mark.parametrize(("n", "limit"), [(1024, 26), (2048, 53)])
-def test_a_modulus_beyond_the_table_is_refused(n: int, limit: int) -> None:
-    held = pf.CkksParams("edge", n, (ntt_prime(limit, n),), 3, 1.0, "collective")
-    assert held.level_bits["classical"] == 128
-    with pytest.raises(pf.ParameterError, match=f"fewer than 128 bits; the limit is {limit} bits"):
-        pf.CkksParams("beyond", n, (ntt_prime(limit + 1, n),), 3, 1.0, "collective")
-
-
 def test_sets_like_the_published_ones_are_refused() -> None:
     # The published set: N = 8192 with [31, 26 x 6, 31] bits, 218 > 214.
     with pytest.warns(UserWarning, match="comparison only"):
