@@ -100,6 +100,7 @@ def test_describe_says_what_matters() -> None:
 
 # --- security levels -------------------------------------------------------------------------------------------------
 
+
 def test_sets_like_the_published_ones_are_refused() -> None:
     # The published set: N = 8192 with [31, 26 x 6, 31] bits, 218 > 214.
     with pytest.warns(UserWarning, match="comparison only"):
