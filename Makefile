@@ -102,3 +102,8 @@ clean:
 .PHONY: levels
 levels: build
 	$(BIN)/python -m pppml_fast.levels
+
+# All samplers on all backends at 10^8 draws each: some minutes, most of them for `scalar`.
+.PHONY: test-samplers
+test-samplers: build
+	$(BIN)/python tests/core/sampler_run.py

@@ -256,9 +256,18 @@ def encode(params: CkksParams, values: list[int]) -> list[list[int]]:
 # --- encryption and opening ----------------------------------------------------------------------------------------
 
 
+def hkdf(material: bytes, salt: bytes, info: bytes, length: int) -> bytes:
+    """HKDF-SHA256, RFC 5869."""
+    extracted = hmac.new(salt or bytes(32), material, hashlib.sha256).digest()
+    result = piece = b""
+    for count in range(1, -(-length // 32) + 1):
+        piece = hmac.new(extracted, piece + info + bytes([count]), hashlib.sha256).digest()
+        result += piece
+    return result[:length]
+
+
 def expansion_key(params: CkksParams, context: bytes, purpose: str = "a") -> bytes:
-    extracted = hmac.new(b"pppml-fast public polynomials v1", context, hashlib.sha256).digest()
-    return hmac.new(extracted, params.id + purpose.encode() + b"\x01", hashlib.sha256).digest()
+    return hkdf(context, b"pppml-fast public polynomials v1", params.id + purpose.encode(), 32)
 
 
 def public_polynomial(params: CkksParams, key: bytes, prime_index: int, block: int) -> list[int]:

@@ -16,16 +16,6 @@ KEY = hashlib.sha256(b"pppml known answer").digest()
 CSRC = Path(__file__).parents[2] / "csrc"
 
 
-def test_chacha20_block_of_rfc_8439() -> None:
-    # RFC 8439, section 2.3.2: key 00..1f, nonce 00 00 00 09 00 00 00 4a 00 00 00 00, counter 1.
-    key = bytes(range(32))
-    selector, block = 0x09000000, 0x000000004A000000
-    words = [int(w) for w in primitives.stream(key, selector, block, 16, 16)]
-    assert words[:4] == [0xE4E7F110, 0x15593BD1, 0x1FDD0F50, 0xC47120A3]
-    assert words[12:] == [0xD19C12B5, 0xB94E16DE, 0xE883D0CB, 0x4E3C50A2]
-    assert words == oracle.chacha20_block(key, bytes.fromhex("000000090000004a00000000"), 1)
-
-
 def test_streams_are_positional() -> None:
     whole = primitives.stream(KEY, 1, 2, 0, 1000)
     for first, count in ((0, 1), (15, 2), (16, 16), (17, 100), (999, 1)):
