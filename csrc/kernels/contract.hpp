@@ -368,7 +368,8 @@ struct KernelTable {
 
 // Sum of squared residuals that c coefficients of variance v may reach. For t = 120 the chi-square bound
 // c + 2 sqrt(c t) + 2 t is passed with probability < e^-120 = 2^-173 [Laurent and Massart 2000, lemma 1]; from
-// about 1000 coefficients on the simpler 2 c is the larger, and an honest full block fails with < 2^-450.
+// 896 coefficients on the simpler 2 c is the larger, and an honest full block fails with < 2^-450. Both hold for
+// independent noise; that of public keys is correlated and fails with < 2^-200 (docs/derivations.md, section 4).
 double residual_limit(double variance, std::size_t coefficients);
 
 }  // namespace pppml::kernels
