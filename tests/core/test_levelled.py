@@ -171,7 +171,7 @@ def test_what_does_not_belong_together_is_refused() -> None:
         a + b
     with pytest.raises(pf.CiphertextError, match="cannot subtract"):
         a - (a * 0.5)
-    with pytest.raises(pf.CiphertextError, match="outside 1 .. 3"):
+    with pytest.raises(pf.CiphertextError, match=r"outside 1 \.\. 3"):
         a.at_level(4)
     with pytest.raises(pf.CiphertextError, match="no prime to rescale by"):
         a.at_level(1).rescale()

@@ -63,10 +63,7 @@ def test_quantised_coefficients_hold_the_weights_in_their_slots(name: str, packi
     padded[: x.size] = x
     for block, weights in zip(integers.reshape(blocks, n), padded.reshape(blocks, -1), strict=True):
         slots = slot_values(block * params.step)
-        if packing == "slots":
-            wanted = weights[: n // 2] + 1j * weights[n // 2 :]
-        else:
-            wanted = weights
+        wanted = weights[: n // 2] + 1j * weights[n // 2 :] if packing == "slots" else weights
         # n/2 roundings of half a step, at random: their root mean square is sqrt(N / 12) steps for the two halves.
         assert np.abs(slots - wanted).max() < 6 * math.sqrt(n / 12) * params.step + 1e-13
     assert np.abs(pf.dequantize(params, integers, np.float64, length=x.size) - x).max() <= params.max_error
