@@ -228,22 +228,23 @@ def test_integers_of_another_length_are_refused() -> None:
         pf.quantize(params, uniform(3), out=np.zeros(3, np.int64))
 
 
-class TestPublished:
-    """The setting of PPPML-HMI's code: to be compared with, and nothing else."""
+# --- the setting of PPPML-HMI's code: to be compared with, and nothing else --------------------------------------
 
-    def test_it_takes_a_word_and_warns(self) -> None:
-        with pytest.raises(pf.ParameterError, match="insecure_for_comparison=True"):
-            pf.CkksParams.preset("published", parties=3, clip=1.0)
-        with pytest.warns(UserWarning, match="comparison only"):
-            params = pf.CkksParams.preset("published", parties=3, clip=1.0, insecure_for_comparison=True)
-        assert params.level_bits == {"classical": 0, "quantum": 0}
-        assert params.total_scale == 2**26 and params.scale == 1
-        assert [q.bit_length() for q in params.primes] == [31, 26, 26, 26, 26, 26, 26, 31]
 
-    @pytest.mark.filterwarnings("ignore:parameter set 'published'")
-    def test_sums_carry_noise_as_those_of_the_code_do(self) -> None:
+def test_it_takes_a_word_and_warns() -> None:
+    with pytest.raises(pf.ParameterError, match="insecure_for_comparison=True"):
+        pf.CkksParams.preset("published", parties=3, clip=1.0)
+    with pytest.warns(UserWarning, match="comparison only"):
         params = pf.CkksParams.preset("published", parties=3, clip=1.0, insecure_for_comparison=True)
-        parties = Parties(params, 3)
-        vectors = [uniform(9000, seed) for seed in range(3)]
-        error = np.abs(parties.opener.decrypt(parties.total(vectors), np.float64) - sum(vectors)).max()
-        assert 0 < error <= params.max_error
+    assert params.level_bits == {"classical": 0, "quantum": 0}
+    assert params.total_scale == 2**26 and params.scale == 1
+    assert [q.bit_length() for q in params.primes] == [31, 26, 26, 26, 26, 26, 26, 31]
+
+
+@pytest.mark.filterwarnings("ignore:parameter set 'published'")
+def test_published_sums_carry_noise_as_those_of_the_code_do() -> None:
+    params = pf.CkksParams.preset("published", parties=3, clip=1.0, insecure_for_comparison=True)
+    parties = Parties(params, 3)
+    vectors = [uniform(9000, seed) for seed in range(3)]
+    error = np.abs(parties.opener.decrypt(parties.total(vectors), np.float64) - sum(vectors)).max()
+    assert 0 < error <= params.max_error

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "base/buffer.hpp"
 #include "base/modular.hpp"
@@ -98,14 +99,32 @@ bool quantize_one(const Codec& codec, double value, double reference, std::uint3
   return true;
 }
 
-// Names the first of `count` values that is not finite, and makes zeros of all of them.
-void refuse_values(const Message& message, std::size_t first, std::size_t count, const double* references,
+// Where one of `count` values is not finite: names the first, makes zeros of all, and says true.
+bool refuse_values(const Message& message, std::size_t first, std::size_t count, const double* references,
                    double* values) {
-  gather(message.tensors, first, count, values);
+  SecretBuffer<double> raw(count);
+  gather(message.tensors, first, count, raw.data());
   std::size_t i = 0;
-  while (i < count && std::isfinite(values[i]) && std::isfinite(references[i])) ++i;
+  while (i < count && std::isfinite(raw[i]) && std::isfinite(references[i])) ++i;
+  if (i == count) return false;  // the difference of two finite numbers exceeds its type: it is clipped
   message.report->first_non_finite = std::min<std::uint64_t>(message.report->first_non_finite, first + i);
   std::fill(values, values + count, 0.0);
+  return true;
+}
+
+// x <- x - reference within [-clip, clip]; counts what was not, and says whether all were finite. A loop of comparisons
+// and masks alone, which compilers turn into vectors.
+bool clip_differences(double clip, std::size_t count, const double* references, double* x, std::uint64_t* clipped) {
+  std::uint64_t beyond = 0, infinite = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const double difference = x[i] - references[i], magnitude = std::fabs(difference);
+    beyond += static_cast<std::uint64_t>(magnitude > clip);
+    infinite |= static_cast<std::uint64_t>(!(magnitude <= std::numeric_limits<double>::max()));
+    const double capped = difference > clip ? clip : difference;
+    x[i] = capped < -clip ? -clip : capped;
+  }
+  *clipped = beyond;
+  return infinite == 0;
 }
 
 constexpr std::size_t kChunkValues = 256;
@@ -146,15 +165,8 @@ void load_values(const Message& message, std::size_t first, std::size_t count, d
     const std::size_t present = gather(message.tensors, at, step, x);
     if (message.reference.count > 0) gather(message.reference, at, step, references.data());
     std::uint64_t clipped = 0;
-    bool finite = true;
-    for (std::size_t i = 0; i < present; ++i) {
-      const double difference = x[i] - references[i];
-      finite &= std::isfinite(x[i]) && std::isfinite(references[i]);
-      clipped += static_cast<std::uint64_t>(std::fabs(difference) > clip);
-      x[i] = std::min(std::max(difference, -clip), clip);
-    }
-    message.report->clipped += clipped;
-    if (!finite) refuse_values(message, at, present, references.data(), x);
+    const bool finite = clip_differences(clip, present, references.data(), x, &clipped);
+    if (finite || !refuse_values(message, at, present, references.data(), x)) message.report->clipped += clipped;
     std::fill(x + present, x + step, 0.0);
     done += step;
   }
