@@ -52,6 +52,8 @@ lint: build
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	$(BIN)/mypy
 	$(BIN)/mypy --strict --package pppml_fast.cipher --package pppml_fast.aggregation --package pppml_fast.transport --module pppml_fast.params --module pppml_fast.quantize --module pppml_fast.tensors --module pppml_fast.layout
+	$(BIN)/python csrc/bindings/stubs.py --check
+	$(BIN)/stubtest pppml_fast._native --allowlist csrc/bindings/stubtest_allowed.txt --mypy-config-file pyproject.toml --concise
 
 test-python: build
 	$(BIN)/python -m pytest
@@ -107,3 +109,8 @@ levels: build
 .PHONY: test-samplers
 test-samplers: build
 	$(BIN)/python tests/core/sampler_run.py
+
+# The types of the extension, read from the extension that was built.
+.PHONY: stubs
+stubs: build
+	$(BIN)/python csrc/bindings/stubs.py

@@ -3,6 +3,7 @@
 
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/typing.h>
 
 #include <cstdint>
 #include <string>
@@ -17,6 +18,8 @@ namespace pppml::bindings {
 namespace py = pybind11;
 
 using Integers = py::array_t<std::int64_t, py::array::c_style>;
+// Arrays, and pairs that mark bits which NumPy has no dtype for: what `Tensors` takes.
+using TensorObjects = py::typing::List<py::object>;
 
 // A 32-byte key or seed; `name` says which in the error.
 inline const std::uint8_t* key_bytes(const py::bytes& bytes, const char* name) {

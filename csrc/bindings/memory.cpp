@@ -17,9 +17,9 @@ py::array new_numbers(const std::string& dtype, std::size_t count, Contents cont
   return new_array(type, count, contents);
 }
 
-py::dict statistics() {
+py::typing::Dict<py::str, py::int_> statistics() {
   const ArenaStatistics now = arena_statistics();
-  py::dict result;
+  py::typing::Dict<py::str, py::int_> result;
   result["used_blocks"] = now.used_blocks;
   result["used_bytes"] = now.used_bytes;
   result["kept_blocks"] = now.kept_blocks;

@@ -30,7 +30,7 @@ void register_parameters(py::module_& module) {
       .value("slots", Packing::kSlots)
       .value("real_slots", Packing::kRealSlots);
 
-  py::class_<Parameters>(module, "Parameters")
+  py::class_<Parameters>(module, "Parameters", "A checked parameter set and what follows from it.")
       .def(py::init([](std::uint64_t ring_dimension, std::vector<std::uint64_t> primes, std::uint64_t parties,
                        double clip, KeyMode keys, WeightPolicy weights, unsigned values_per_coefficient,
                        Rounding rounding, Packing packing, double slot_scale, bool insecure_for_comparison) {
@@ -39,8 +39,9 @@ void register_parameters(py::module_& module) {
            }),
            py::kw_only(), py::arg("ring_dimension"), py::arg("primes"), py::arg("parties"), py::arg("clip"),
            py::arg("keys"), py::arg("weights"), py::arg("values_per_coefficient"),
-           py::arg("rounding") = Rounding::kNearest, py::arg("packing") = Packing::kCoefficients,
-           py::arg("slot_scale") = 0.0, py::arg("insecure_for_comparison") = false)
+           py::arg_v("rounding", Rounding::kNearest, "Rounding.nearest"),
+           py::arg_v("packing", Packing::kCoefficients, "Packing.coefficients"), py::arg("slot_scale") = 0.0,
+           py::arg("insecure_for_comparison") = false)
       .def_property_readonly("ring_dimension", &Parameters::ring_dimension)
       .def_property_readonly("primes", &Parameters::primes)
       .def_property_readonly("log2_modulus", &Parameters::log2_modulus)

@@ -104,10 +104,12 @@ Small ternary(const py::bytes& key, std::uint32_t lane, std::uint64_t block, std
   return out;
 }
 
-// Tensors whose rows lie apart: a list of (tensor, rows, row length, row stride), the last three in elements.
+// (tensor, rows, row length, row stride), the last three in elements: a tensor whose rows lie apart.
+using StridedObjects = py::typing::List<py::typing::Tuple<py::object, std::size_t, std::size_t, std::size_t>>;
+
 class StridedTensors {
  public:
-  explicit StridedTensors(const py::list& items) {
+  explicit StridedTensors(const StridedObjects& items) {
     for (const py::handle& item : items) {
       const auto parts = item.cast<std::tuple<py::object, std::size_t, std::size_t, std::size_t>>();
       py::list one;
@@ -132,10 +134,10 @@ class StridedTensors {
 
 // Rounds stochastically where there is a key. Returns (values, how many were clipped, first that is NaN or Inf or
 // None).
-py::tuple quantize(const py::list& tensors, const py::list& reference, double clip, double multiplier,
-                   bool single_precision, std::size_t block_values, std::size_t first, std::size_t count,
-                   const std::optional<py::bytes>& key, const std::string& cipher, unsigned word_bits,
-                   const std::string& backend) {
+std::tuple<Integers, std::uint64_t, std::optional<std::uint64_t>> quantize(
+    const StridedObjects& tensors, const StridedObjects& reference, double clip, double multiplier,
+    bool single_precision, std::size_t block_values, std::size_t first, std::size_t count,
+    const std::optional<py::bytes>& key, const std::string& cipher, unsigned word_bits, const std::string& backend) {
   const StridedTensors given(tensors), subtracted(reference);
   kernels::Codec codec{};
   codec.clip = clip;
@@ -152,8 +154,9 @@ py::tuple quantize(const py::list& tensors, const py::list& reference, double cl
   const auto run =
       word_bits == 32 ? kernels::kernels<std::uint32_t>(name).quantize : kernels::kernels<std::uint64_t>(name).quantize;
   run(message, first, count, out.mutable_data());
-  const bool finite = report.first_non_finite == UINT64_MAX;
-  return py::make_tuple(out, report.clipped, finite ? py::object(py::none()) : py::int_(report.first_non_finite));
+  std::optional<std::uint64_t> non_finite;
+  if (report.first_non_finite != UINT64_MAX) non_finite = report.first_non_finite;
+  return {out, report.clipped, non_finite};
 }
 
 }  // namespace

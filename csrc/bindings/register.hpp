@@ -14,4 +14,7 @@ void register_primitives(pybind11::module_& module);
 void register_levelled(pybind11::module_& module);
 void register_memory(pybind11::module_& module);  // after the primitives
 
+// Gives a class whose objects hold secrets a `__reduce__` that raises TypeError, and so no way to be pickled or copied.
+void refuse_copies(const pybind11::object& secret_class);
+
 }  // namespace pppml::bindings

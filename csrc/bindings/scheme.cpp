@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <tuple>
 
 #include "bindings/arrays.hpp"
 #include "bindings/register.hpp"
@@ -60,7 +61,7 @@ struct Rows {
 
 // Weights, what is subtracted from them, and a share.
 struct Message {
-  Message(const py::list& arrays, const py::list& subtracted, double weight)
+  Message(const TensorObjects& arrays, const TensorObjects& subtracted, double weight)
       : tensors(arrays), reference(subtracted), share(weight) {
     require(reference.list().count == 0 || reference.length() == tensors.length(), "the reference has ",
             reference.length(), " values; the tensors have ", tensors.length());
@@ -72,22 +73,23 @@ struct Message {
 };
 
 // Packed rows to be added, or none.
-std::optional<Rows> incoming_rows(const Scheme& scheme, const py::object& incoming, const ckks::Range& range) {
-  if (incoming.is_none()) return std::nullopt;
-  Rows rows(scheme, incoming.cast<py::buffer>(), {range.length, true}, range, false, "incoming");
+std::optional<Rows> incoming_rows(const Scheme& scheme, const std::optional<py::buffer>& incoming,
+                                  const ckks::Range& range) {
+  if (!incoming) return std::nullopt;
+  Rows rows(scheme, *incoming, {range.length, true}, range, false, "incoming");
   require(rows.packed, "incoming must be packed bytes");
   return rows;
 }
 
 // The number of clipped values, or None when an incoming residue is not below its prime.
-py::object clipped_or_none(bool valid, const kernels::QuantizeReport& report) {
-  return valid ? py::object(py::int_(report.clipped)) : py::none();
+std::optional<std::uint64_t> clipped_or_none(bool valid, const kernels::QuantizeReport& report) {
+  return valid ? std::optional<std::uint64_t>(report.clipped) : std::nullopt;
 }
 
-py::object encrypt(const Scheme& scheme, const ckks::SecretKey& secret, const ring::StreamKey& noise,
-                   const py::bytes& public_seed, const py::list& arrays, double weight, const py::buffer& out,
-                   const py::list& reference, std::uint64_t start, std::optional<std::uint64_t> stop,
-                   const py::object& incoming) {
+std::optional<std::uint64_t> encrypt(const Scheme& scheme, const ckks::SecretKey& secret, const ring::StreamKey& noise,
+                                     const py::bytes& public_seed, const TensorObjects& arrays, double weight,
+                                     const py::buffer& out, const TensorObjects& reference, std::uint64_t start,
+                                     std::optional<std::uint64_t> stop, const std::optional<py::buffer>& incoming) {
   const Message message(arrays, reference, weight);
   const ckks::Range range = range_of(scheme, message.tensors.length(), start, stop);
   const Rows rows(scheme, out, {range.length, true}, range, true, "out");
@@ -114,10 +116,11 @@ void make_pads(const Scheme& scheme, const ckks::SecretKey& secret, const ring::
   scheme.make_pads(secret, noise, expansion, range, rows.info.ptr);
 }
 
-py::object encrypt_prepared(const Scheme& scheme, const py::buffer& pads, const ring::StreamKey& noise,
-                            const py::list& arrays, double weight, const py::buffer& out, const py::list& reference,
-                            std::uint64_t start, std::optional<std::uint64_t> stop, const py::object& incoming,
-                            bool consume) {
+std::optional<std::uint64_t> encrypt_prepared(const Scheme& scheme, const py::buffer& pads,
+                                              const ring::StreamKey& noise, const TensorObjects& arrays, double weight,
+                                              const py::buffer& out, const TensorObjects& reference,
+                                              std::uint64_t start, std::optional<std::uint64_t> stop,
+                                              const std::optional<py::buffer>& incoming, bool consume) {
   const Message message(arrays, reference, weight);
   const ckks::Range range = range_of(scheme, message.tensors.length(), start, stop);
   const Rows prepared(scheme, pads, {range.length, true}, range, consume, "pads");
@@ -136,8 +139,8 @@ py::object encrypt_prepared(const Scheme& scheme, const py::buffer& pads, const 
 }
 
 std::uint64_t encrypt_public(const Scheme& scheme, const ckks::PublicKey& key, const ring::StreamKey& noise,
-                             const py::list& arrays, double weight, const py::buffer& c0, const py::buffer& c1,
-                             const py::list& reference, std::uint64_t start, std::optional<std::uint64_t> stop) {
+                             const TensorObjects& arrays, double weight, const py::buffer& c0, const py::buffer& c1,
+                             const TensorObjects& reference, std::uint64_t start, std::optional<std::uint64_t> stop) {
   const Message message(arrays, reference, weight);
   const ckks::Range range = range_of(scheme, message.tensors.length(), start, stop);
   const Rows first(scheme, c0, {range.length, true}, range, true, "c0");
@@ -146,7 +149,8 @@ std::uint64_t encrypt_public(const Scheme& scheme, const ckks::PublicKey& key, c
   return scheme.encrypt_public(key, noise, message.plain(), range, first.target(), second.target()).clipped;
 }
 
-void add(const Scheme& scheme, std::uint64_t length, bool cut, const py::list& inputs, py::array out) {
+void add(const Scheme& scheme, std::uint64_t length, bool cut, const py::typing::List<py::array>& inputs,
+         py::array out) {
   const Extent extent{length, cut};
   std::vector<const void*> pointers;
   std::vector<py::array> keep_alive;
@@ -159,16 +163,19 @@ void add(const Scheme& scheme, std::uint64_t length, bool cut, const py::list& i
   scheme.add(extent, pointers.data(), pointers.size(), target);
 }
 
+using OpenResult = std::tuple<std::optional<std::uint64_t>, std::int64_t, bool>;
+
 // `out` is an int64, float32 or float64 array of the range's values; it is zeroed again when a block or a residue is
 // refused. Returns (first refused block or None, largest residual, whether every residue was below its prime).
-py::tuple open(const Scheme& scheme, const ckks::SecretKey& secret, std::uint64_t length, std::uint64_t terms,
-               const py::buffer& c0, const py::object& c1, const py::object& public_seed, py::array out,
-               std::uint64_t start, std::optional<std::uint64_t> stop) {
+OpenResult open(const Scheme& scheme, const ckks::SecretKey& secret, std::uint64_t length, std::uint64_t terms,
+                const py::buffer& c0, const std::optional<py::buffer>& c1, const std::optional<py::bytes>& public_seed,
+                py::array out, std::uint64_t start, std::optional<std::uint64_t> stop) {
   const ckks::Range range = range_of(scheme, length, start, stop);
   const Rows first(scheme, c0, {length, true}, range, false, "c0");
   std::optional<Rows> second;
-  if (!c1.is_none()) second.emplace(scheme, c1.cast<py::buffer>(), Extent{length, false}, range, false, "c1");
-  const std::uint8_t* expansion = second ? nullptr : key_bytes(public_seed.cast<py::bytes>(), "public seed");
+  if (c1) second.emplace(scheme, *c1, Extent{length, false}, range, false, "c1");
+  require(second || public_seed, "a ciphertext of one polynomial opens with its public seed");
+  const std::uint8_t* expansion = second ? nullptr : key_bytes(*public_seed, "public seed");
   const bool integers = out.dtype().equal(py::dtype::of<std::int64_t>());
   const std::uint64_t count = integers ? scheme.integers(range) : scheme.weights(range);
   require(out.ndim() == 1 && static_cast<std::uint64_t>(out.size()) == count && out.writeable() &&
@@ -194,33 +201,34 @@ py::tuple open(const Scheme& scheme, const ckks::SecretKey& secret, std::uint64_
     }
     if (report.block_refused || report.invalid_residue) std::memset(released, 0, bytes);
   }
-  return py::make_tuple(report.block_refused ? py::object(py::int_(report.worst_block)) : py::none(),
-                        report.largest_residual, !report.invalid_residue);
+  std::optional<std::uint64_t> refused;
+  if (report.block_refused) refused = report.worst_block;
+  return {refused, report.largest_residual, !report.invalid_residue};
 }
 
 // Where packed blocks go: the caller's buffer, or new bytes.
 struct PackedOut {
   PackedOut(const Scheme& scheme, const Extent& extent, std::uint64_t start, std::uint64_t stop,
-            const py::object& out) {
+            const std::optional<py::buffer>& out) {
     const std::size_t bytes = scheme.packed_bytes(extent, start, stop);
-    if (out.is_none()) {
+    if (!out) {
       object = py::bytes(nullptr, bytes);
       data = reinterpret_cast<std::uint8_t*>(PyBytes_AS_STRING(object.ptr()));
       return;
     }
-    object = out;
-    rows.emplace(scheme, out.cast<py::buffer>(), extent, ckks::Range{extent.length, start, stop}, true, "out");
+    object = *out;
+    rows.emplace(scheme, *out, extent, ckks::Range{extent.length, start, stop}, true, "out");
     require(rows->packed, "out takes bytes");
     data = rows->bytes();
   }
 
-  py::object object;
+  py::buffer object;
   std::optional<Rows> rows;  // holds the caller's buffer
   std::uint8_t* data = nullptr;
 };
 
-py::object pack(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t start, std::uint64_t stop,
-                const py::array& words, const py::object& out) {
+py::buffer pack(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t start, std::uint64_t stop,
+                const py::array& words, const std::optional<py::buffer>& out) {
   const Extent extent{length, cut};
   const void* in = polynomial(scheme, words, extent, "words");
   const PackedOut packed(scheme, extent, start, stop, out);
@@ -250,8 +258,9 @@ bool unpack(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t 
   return scheme.unpack(extent, start, stop, in, words);
 }
 
-py::object hop(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t start, std::uint64_t stop,
-               const py::buffer& packed, const py::array& mine, const py::object& out) {
+std::optional<py::buffer> hop(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t start,
+                              std::uint64_t stop, const py::buffer& packed, const py::array& mine,
+                              const std::optional<py::buffer>& out) {
   const Extent extent{length, cut};
   const py::buffer_info info = packed.request();
   const std::uint8_t* in = packed_in(scheme, info, extent, start, stop);
@@ -262,7 +271,7 @@ py::object hop(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64
     py::gil_scoped_release unlocked;
     valid = scheme.hop(extent, start, stop, in, words, result.data);
   }
-  return valid ? result.object : py::none();
+  return valid ? std::optional<py::buffer>(result.object) : std::nullopt;
 }
 
 py::array tag(const Scheme& scheme, std::uint64_t length, const py::bytes& key, const py::array& words) {
@@ -276,12 +285,13 @@ py::array tag(const Scheme& scheme, std::uint64_t length, const py::bytes& key, 
 }
 
 // The values go to `out`, an int64 array, or to a new one.
-py::tuple quantize(const Scheme& scheme, const py::list& arrays, double weight, const py::list& reference,
-                   const ring::StreamKey* rounding, const py::object& given) {
+std::tuple<Integers, std::uint64_t> quantize(const Scheme& scheme, const TensorObjects& arrays, double weight,
+                                             const TensorObjects& reference,
+                                             const std::optional<const ring::StreamKey*>& rounding,
+                                             const std::optional<py::array>& given) {
   const Message message(arrays, reference, weight);
   const std::uint64_t length = scheme.parameters().integer_count(message.tensors.length());
-  py::array out =
-      given.is_none() ? new_array(py::dtype::of<std::int64_t>(), length, Contents::kAny) : given.cast<py::array>();
+  py::array out = given ? *given : new_array(py::dtype::of<std::int64_t>(), length, Contents::kAny);
   require(out.dtype().equal(py::dtype::of<std::int64_t>()) && out.ndim() == 1 &&
               static_cast<std::uint64_t>(out.size()) == length && out.writeable() &&
               (out.flags() & py::array::c_style) != 0,
@@ -291,9 +301,9 @@ py::tuple quantize(const Scheme& scheme, const py::list& arrays, double weight, 
   std::uint64_t clipped = 0;
   {
     py::gil_scoped_release unlocked;
-    clipped = scheme.quantize(message.plain(), rounding, range, data).clipped;
+    clipped = scheme.quantize(message.plain(), rounding.value_or(nullptr), range, data).clipped;
   }
-  return py::make_tuple(out, clipped);
+  return {out, clipped};
 }
 
 py::array generate_public(const Scheme& scheme, const ckks::SecretKey& secret, const ring::StreamKey& error,
@@ -335,8 +345,8 @@ std::unique_ptr<ckks::PublicKey> load_public_pair(const Scheme& scheme, const py
 }  // namespace
 
 void register_scheme(py::module_& module) {
-  module.def("reads_in_place", &reads_in_place, py::arg("array"));
-  py::class_<Scheme>(module, "Scheme")
+  module.def("reads_in_place", &reads_in_place, py::arg("array"), "Whether the core reads an array where it lies.");
+  py::class_<Scheme>(module, "Scheme", "The operations of one parameter set on one backend; see csrc/ckks/scheme.hpp.")
       .def(py::init([](const ckks::Parameters& parameters, const std::string& backend, const std::string& cipher) {
              return Scheme::create(parameters, backend, cipher);
            }),
@@ -346,19 +356,27 @@ void register_scheme(py::module_& module) {
           [](const Scheme& s) { return s.private_cipher() == kernels::StreamCipher::kAes256 ? "aes256" : "chacha20"; })
       .def_property_readonly("backend", &Scheme::backend)
       .def_property_readonly("word_bytes", &Scheme::word_bytes)
-      .def("words", [](const Scheme& s, std::uint64_t length, bool cut) { return s.words({length, cut}); })
-      .def("packed_bytes", [](const Scheme& s, std::uint64_t length, bool cut, std::uint64_t start,
-                              std::uint64_t stop) { return s.packed_bytes({length, cut}, start, stop); })
+      .def(
+          "words", [](const Scheme& s, std::uint64_t length, bool cut) { return s.words({length, cut}); },
+          py::arg("length"), py::arg("cut"))
+      .def(
+          "packed_bytes",
+          [](const Scheme& s, std::uint64_t length, bool cut, std::uint64_t start, std::uint64_t stop) {
+            return s.packed_bytes({length, cut}, start, stop);
+          },
+          py::arg("length"), py::arg("cut"), py::arg("start"), py::arg("stop"))
       .def("generate_secret", &Scheme::generate_secret, py::arg("seed"))
-      .def("secret_from_coefficients",
-           [](const Scheme& s, const Integers& coefficients) {
-             require(coefficients.ndim() == 1 &&
-                         static_cast<std::uint64_t>(coefficients.size()) == s.parameters().ring_dimension(),
-                     "a key has ", s.parameters().ring_dimension(), " coefficients; got ", coefficients.size());
-             return s.secret_from_coefficients(coefficients.data());
-           })
-      .def("generate_public", &generate_public)
-      .def("load_public", &load_public)
+      .def(
+          "secret_from_coefficients",
+          [](const Scheme& s, const Integers& coefficients) {
+            require(coefficients.ndim() == 1 &&
+                        static_cast<std::uint64_t>(coefficients.size()) == s.parameters().ring_dimension(),
+                    "a key has ", s.parameters().ring_dimension(), " coefficients; got ", coefficients.size());
+            return s.secret_from_coefficients(coefficients.data());
+          },
+          py::arg("coefficients"))
+      .def("generate_public", &generate_public, py::arg("secret"), py::arg("error"), py::arg("seed"))
+      .def("load_public", &load_public, py::arg("pk0"), py::arg("seed"))
       .def("expand_ntt", &expand_ntt, py::arg("public_seed"))
       .def("restore_slots", &restore_slots, py::arg("integers").noconvert(), py::arg("out").noconvert())
       .def("load_public_pair", &load_public_pair, py::arg("pk0"), py::arg("pk1"))
@@ -375,29 +393,34 @@ void register_scheme(py::module_& module) {
       .def("encrypt_public", &encrypt_public, py::arg("key"), py::arg("noise"), py::arg("tensors"), py::arg("weight"),
            py::arg("c0"), py::arg("c1"), py::kw_only(), py::arg("reference") = py::list(), py::arg("start") = 0,
            py::arg("stop") = py::none())
-      .def("add", &add)
-      .def("expand",
-           [](const Scheme& s, std::uint64_t length, const py::bytes& seed) {
-             py::array out = new_words(s, s.words({length, false}));
-             s.expand(length, key_bytes(seed, "public seed"), out.mutable_data());
-             return out;
-           })
-      .def("mask",
-           [](const Scheme& s, std::uint64_t length, const py::bytes& seed, bool subtract, const py::array& words) {
-             const Extent extent{length, true};
-             py::array out = new_words(s, s.words(extent));
-             s.mask(extent, key_bytes(seed, "mask seed"), subtract, polynomial(s, words, extent, "words"),
-                    out.mutable_data());
-             return out;
-           })
+      .def("add", &add, py::arg("length"), py::arg("cut"), py::arg("inputs"), py::arg("out"))
+      .def(
+          "expand",
+          [](const Scheme& s, std::uint64_t length, const py::bytes& seed) {
+            py::array out = new_words(s, s.words({length, false}));
+            s.expand(length, key_bytes(seed, "public seed"), out.mutable_data());
+            return out;
+          },
+          py::arg("length"), py::arg("public_seed"))
+      .def(
+          "mask",
+          [](const Scheme& s, std::uint64_t length, const py::bytes& seed, bool subtract, const py::array& words) {
+            const Extent extent{length, true};
+            py::array out = new_words(s, s.words(extent));
+            s.mask(extent, key_bytes(seed, "mask seed"), subtract, polynomial(s, words, extent, "words"),
+                   out.mutable_data());
+            return out;
+          },
+          py::arg("length"), py::arg("seed"), py::arg("subtract"), py::arg("words"))
       .def("open", &open, py::arg("secret"), py::arg("length"), py::arg("terms"), py::arg("c0"), py::arg("c1"),
            py::arg("public_seed"), py::arg("out"), py::kw_only(), py::arg("start") = 0, py::arg("stop") = py::none())
       .def("pack", &pack, py::arg("length"), py::arg("cut"), py::arg("start"), py::arg("stop"), py::arg("words"),
            py::arg("out") = py::none())
-      .def("unpack", &unpack)
+      .def("unpack", &unpack, py::arg("length"), py::arg("cut"), py::arg("start"), py::arg("stop"), py::arg("packed"),
+           py::arg("out"))
       .def("hop", &hop, py::arg("length"), py::arg("cut"), py::arg("start"), py::arg("stop"), py::arg("packed"),
            py::arg("mine"), py::arg("out") = py::none())
-      .def("tag", &tag);
+      .def("tag", &tag, py::arg("length"), py::arg("key"), py::arg("words"));
 }
 
 }  // namespace pppml::bindings

@@ -86,7 +86,7 @@ class PadStore(Secret):
             if not here or start != self._handed_out or stop > self._native.ready:
                 raise KeyReuseError(f"the pads of blocks {start} .. {stop} were used or destroyed")
             self._handed_out = stop  # once, also where their use fails
-            yield memoryview(self._native)[start * self._block_words : stop * self._block_words]
+            yield self._native.view()[start * self._block_words : stop * self._block_words]
             self._used = stop
 
     def close(self) -> None:
