@@ -49,6 +49,10 @@ class Layout:
                 raise InputError(f"tensor {tensor.name!r} appears twice in the layout; names must be unique")
             seen.add(tensor.name)
 
+    def __repr__(self) -> str:
+        shown = [str(tensor) for tensor in self.tensors[:2]] + ["…"] * (len(self.tensors) > 2)
+        return f"Layout({len(self.tensors)} tensors, {self.size} values: {', '.join(shown)})"
+
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any]) -> Layout:
         """Layout of a mapping from names to arrays (anything with ``shape`` and ``dtype``), in its order."""

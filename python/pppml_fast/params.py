@@ -386,6 +386,13 @@ class CkksParams:
             f"clip {self.clip:g}, {self.weights} weights; {failure}"
         )
 
+    def __repr__(self) -> str:
+        return (
+            f"CkksParams({self.name}/{self.keys}, level {self.level}, parties={self.parties}, clip={self.clip:g}, "
+            f"weights={self.weights}, values_per_coefficient={self.values_per_coefficient}, rounding={self.rounding}, "
+            f"exact bits {self.exact_bits:.1f}, bytes per weight {self.bytes_per_weight:.3f})"
+        )
+
     def __reduce__(self) -> tuple[Any, ...]:
         return CkksParams.from_dict, (self.to_dict(),)
 

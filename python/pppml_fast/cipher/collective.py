@@ -45,6 +45,8 @@ __all__ = ["CollectiveKey", "OpeningKey"]
 class CollectiveKey(Secret):
     """One party's one-time secret s_i for one attempt of one round. In memory only, never pickled."""
 
+    __slots__ = ("_claim", "_context", "_message", "_noise", "_pads", "_secret", "_used_fraction", "params")
+
     def __init__(self, params: CkksParams, secret: _native.SecretKey, noise: _native.StreamKey) -> None:
         check_mode(params, "collective", "a collective key")
         self.params = params
@@ -270,6 +272,8 @@ class CollectiveKey(Secret):
 
 class OpeningKey(Opener):
     """S_U, the sum of the live set's secrets: opens their summed ciphertext and nothing else."""
+
+    __slots__ = ("terms",)
 
     def __init__(self, params: CkksParams, native: _native.SecretKey, terms: int) -> None:
         super().__init__(params, native, terms)

@@ -36,6 +36,8 @@ _SEED_BYTES = 32
 class _Encryptor:
     """A key whose owner may encrypt as many messages as there are."""
 
+    __slots__ = ()
+
     def encrypt(
         self,
         x: TensorInput,
@@ -178,7 +180,15 @@ class PublicKey(_Encryptor):
         return cls(params, residues[:half].copy(), residues[half:].copy())
 
     def __repr__(self) -> str:
-        return f"PublicKey({self.params.name}, level {self.params.level})"
+        return f"PublicKey({self.params.name}, level {self.params.level}, bytes={len(self.to_bytes())})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PublicKey):
+            return NotImplemented
+        return self.to_bytes() == other.to_bytes()
+
+    def __hash__(self) -> int:
+        return hash((self.params.id, self._residues[:4].tobytes()))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return PublicKey.from_bytes, (self.params, self.to_bytes())
@@ -186,6 +196,8 @@ class PublicKey(_Encryptor):
 
 class SecretKey(_Encryptor, Opener):
     """The key that decrypts. Stays in memory, is wiped at its end, refuses to be pickled."""
+
+    __slots__ = ()
 
     @classmethod
     def from_coefficients(cls, params: CkksParams, coefficients: NDArray[Any]) -> SecretKey:

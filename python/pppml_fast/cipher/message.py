@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pppml_fast.cipher.ciphertext import Ciphertext, WritableBuffer, allocate, bytes_target
+from pppml_fast.cipher.secrecy import Secret
 from pppml_fast.cipher.wire import fill_wire, fresh_kind
 from pppml_fast.errors import InputError
 from pppml_fast.params import CkksParams
@@ -21,7 +22,7 @@ from pppml_fast.tensors import (
 __all__ = ["Message"]
 
 
-class Message:
+class Message(Secret):
     """A vector on its way into a ciphertext; how it gets there is its subclass's.
 
     Raises InputError on values or a share that cannot be encrypted, NaN and Inf aside. ``context`` is what the
@@ -44,6 +45,9 @@ class Message:
         self._reference = reference_list(reference, self._tensors)
         self._weight = check_weight(params, weight)
         self.length = total_length(self._tensors)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.params.name}, length={self.length}, <hidden>)"
 
     @property
     def blocks(self) -> int:

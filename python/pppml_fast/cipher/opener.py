@@ -21,6 +21,8 @@ __all__ = ["Opener"]
 class Opener(Secret):
     """A secret that opens sums of ``terms`` encryptions, or of any number of them where ``terms`` is None."""
 
+    __slots__ = ("_expected_terms", "_native", "params")
+
     def __init__(self, params: CkksParams, native: _native.SecretKey, terms: int | None = None) -> None:
         self.params = params
         self._native = native

@@ -32,6 +32,8 @@ class PadStore(Secret):
     the end of the process; a pad that was used is zeroised by its use.
     """
 
+    __slots__ = ("_block_words", "_blocks", "_handed_out", "_lock", "_native", "_used", "context", "length")
+
     def __init__(
         self,
         params: CkksParams,
@@ -62,6 +64,9 @@ class PadStore(Secret):
         filler = threading.Thread(target=_fill_at_leisure, args=(self._native,), name="pppml pads", daemon=True)
         self._fillers.append(filler)
         filler.start()
+
+    def __repr__(self) -> str:
+        return f"PadStore(length={self.length}, {self._native.ready} of {self._blocks} blocks ready, <hidden>)"
 
     def serves(self, context: bytes, length: int) -> bool:
         """Whether the pads belong to an encryption of ``length`` weights in ``context``."""

@@ -12,15 +12,30 @@ __all__ = ["OwnersLock", "Secret"]
 
 
 class Secret:
-    """Base of secret keys: never pickled, copied, hashed or compared."""
+    """Base of objects that hold secrets: never pickled, copied, hashed, compared or shown.
 
+    ``==`` raises TypeError: by value it would tell whoever may try values which one is held, and by identity it would
+    answer a question that was not asked. ``is`` tells whether two names stand for one object. Keys have slots and no
+    ``__dict__``, so that nothing that prints or stores attributes (``vars``, ``json``, ``logging``) meets a secret.
+    """
+
+    __slots__ = ("__weakref__",)
     __hash__ = None  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
-        raise TypeError("secret keys are not compared")
+        raise TypeError(f"{type(self).__name__} holds a secret and is not compared; `is` tells whether it is one object")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError(f"{type(self).__name__} holds a secret and is never pickled or copied")
+        raise TypeError(
+            f"{type(self).__name__} holds a secret and is never pickled or copied; every process makes its own"
+        )
+
+    # Since Python 3.11 `object` has one that gives out the slots.
+    def __getstate__(self) -> object:
+        raise TypeError(f"{type(self).__name__} holds a secret and gives out no state")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(<hidden>)"
 
 
 class OwnersLock:
