@@ -7,8 +7,9 @@ namespace pppml::bindings {
 using ckks::PadStore;
 
 void register_pads(py::module_& module) {
-  // A buffer of residue words. Whoever reads it sees secrets: the Python layer hands parts of it to encrypt_prepared.
-  py::class_<PadStore> pad_store(module, "PadStore", py::buffer_protocol(), "Residue words of pads made ahead.");
+  // Whoever reads the words sees secrets: the Python layer hands parts of them to encrypt_prepared.
+  // An array and no buffer protocol, which stubs name from Python 3.12 on only.
+  py::class_<PadStore> pad_store(module, "PadStore", "Residue words of pads made ahead.");
   refuse_copies(pad_store);
   pad_store
       .def(py::init([](const ckks::Scheme& scheme, const ckks::SecretKey& secret, const ring::StreamKey& noise,
@@ -21,19 +22,16 @@ void register_pads(py::module_& module) {
       .def("fill", &PadStore::fill, py::call_guard<py::gil_scoped_release>())
       .def("halt", &PadStore::halt)
       .def("wipe", &PadStore::wipe, py::arg("first") = 0, py::call_guard<py::gil_scoped_release>())
-      // Stubs cannot tell of the buffer protocol before Python 3.12: this names it.
-      .def(
-          "view", [](const py::object& self) { return py::memoryview(self); },
-          "The pads themselves, secret and writable.")
       .def_property_readonly("ready", &PadStore::ready)
       .def_property_readonly("capacity", &PadStore::capacity)
-      .def_buffer([](PadStore& store) {
-        const bool narrow = store.word_bytes() == sizeof(std::uint32_t);
-        return py::buffer_info(
-            store.words(), static_cast<py::ssize_t>(store.word_bytes()),
-            narrow ? py::format_descriptor<std::uint32_t>::format() : py::format_descriptor<std::uint64_t>::format(),
-            static_cast<py::ssize_t>(store.word_count()));
-      });
+      .def(
+          "words",
+          [](const py::object& self) {
+            auto& store = self.cast<PadStore&>();
+            const py::dtype word(store.word_bytes() == sizeof(std::uint32_t) ? "uint32" : "uint64");
+            return py::array(word, {static_cast<py::ssize_t>(store.word_count())}, store.words(), self);
+          },
+          "The pads themselves, secret and writable.");
 }
 
 }  // namespace pppml::bindings

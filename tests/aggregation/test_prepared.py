@@ -55,7 +55,7 @@ def test_the_pads_of_an_abandoned_attempt_are_destroyed() -> None:
     machine: Any = fed.members["north"]
     machine.prepare(SIZE)
     wait_until_prepared(machine)
-    words = np.asarray(memoryview(machine._key._pads._native))
+    words = machine._key._pads._native.words()
     assert words.any()
     fed.network.post("north", machine.abandon())
     assert machine.state is State.ABANDONED and not words.any()

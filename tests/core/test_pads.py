@@ -148,7 +148,7 @@ def store_of(key: pf.CollectiveKey) -> PadStore:
 
 
 def words_of(store: PadStore) -> np.ndarray:
-    return np.asarray(memoryview(store._native))
+    return store._native.words()
 
 
 def test_used_pads_are_zero_before_the_ciphertext_is_there() -> None:
@@ -350,7 +350,7 @@ full.prepare(context, length, background=False)
 streamed.prepare(context, length, background=False)
 chunks = streamed.encrypt_chunks(x, context, chunk_blocks=10)
 header, first = next(chunks), bytes(next(chunks))
-words = np.asarray(memoryview(full._pads._native))
+words = full._pads._native.words()
 filling.prepare(context, length, limit_bytes=1 << 30)
 child = os.fork()
 if child == 0:

@@ -198,7 +198,7 @@ def test_pads_of_a_stream_that_is_given_up_are_destroyed() -> None:
         key = pf.CollectiveKey.generate(params)
         key.prepare(CONTEXT, 60 * 2048, background=False)
         assert key._pads is not None
-        words = np.asarray(memoryview(key._pads._native))
+        words = key._pads._native.words()
         stream: Any = key.encrypt_chunks(vector(60 * 2048), CONTEXT, chunk_blocks=5)
         assert key.prepared_fraction == 1
         if end != "never begun":

@@ -12,6 +12,9 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
 
 from pppml_fast import _native
 from pppml_fast.cipher.expansion import expansion_key
@@ -82,7 +85,7 @@ class PadStore(Secret):
         return int(self._native.halt())
 
     @contextlib.contextmanager
-    def use(self, start: int, stop: int) -> Iterator[memoryview]:
+    def use(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
         """The residue words of blocks ``[start, stop)``, for an operation that consumes them: each once, in order.
 
         Raises KeyReuseError when they were used, destroyed or never made.
@@ -91,7 +94,7 @@ class PadStore(Secret):
             if not here or start != self._handed_out or stop > self._native.ready:
                 raise KeyReuseError(f"the pads of blocks {start} .. {stop} were used or destroyed")
             self._handed_out = stop  # once, also where their use fails
-            yield self._native.view()[start * self._block_words : stop * self._block_words]
+            yield self._native.words()[start * self._block_words : stop * self._block_words]
             self._used = stop
 
     def close(self) -> None:
