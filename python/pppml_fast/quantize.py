@@ -11,10 +11,12 @@ from pppml_fast import _native
 from pppml_fast.errors import InputError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import (
+    ArrayOutput,
     TensorInput,
     check_apart,
     check_weight,
     explain_non_finite,
+    output_array,
     reference_list,
     tensor_list,
     total_length,
@@ -28,7 +30,7 @@ def quantize(
     x: TensorInput,
     weight: float | None = None,
     reference: TensorInput | None = None,
-    out: NDArray[np.int64] | None = None,
+    out: ArrayOutput | None = None,
 ) -> NDArray[np.int64]:
     """The int64 values that encryption rounds ``x`` to: round(weight * clip(x - reference) / step), one flat vector.
 
@@ -36,10 +38,12 @@ def quantize(
 
     ``x`` is a float array or a list of them; ``weight`` is the share that ``weights="public"`` requires; ``reference``,
     as many values, is subtracted on the way, without an array of differences. Under ``rounding="stochastic"`` every
-    call rounds anew, with fresh randomness from the system. ``out`` is a contiguous int64 array of that length. Raises
-    InputError on NaN, Inf, an unsuitable dtype or length.
+    call rounds anew, with fresh randomness from the system. ``out``, which is written to where it lies and returned,
+    is a contiguous int64 array, buffer or CPU tensor of that length. Raises InputError on NaN, Inf, an unsuitable dtype
+    or length.
     """
-    return _quantize(params, x, weight, reference, out)[0]
+    values, _ = _quantize(params, x, weight, reference, None if out is None else output_array(out))
+    return values if out is None else out
 
 
 def count_clipped(params: CkksParams, x: TensorInput, reference: TensorInput | None = None) -> int:
@@ -77,7 +81,7 @@ def dequantize(
     params: CkksParams,
     integers: NDArray[np.int64],
     dtype: DTypeLike = np.float32,
-    out: NDArray[Any] | None = None,
+    out: ArrayOutput | None = None,
     length: int | None = None,
 ) -> NDArray[Any]:
     """Weights from quantised integers, float64 until they are brought to ``dtype`` (float32 by default).
@@ -91,24 +95,27 @@ def dequantize(
     if values.dtype.kind not in "iu":
         raise InputError(f"quantised values have dtype {values.dtype}; they are integers")
     if length is None:
-        length = (
-            values.size // params.block_integers * params.block_weights
-            if params.packing != "coefficients"
-            else values.size
-        )
+        length = values.size if params.packing == "coefficients" else _full_length(params, values.size)
     if values.size != params.integer_count(length):
         raise InputError(
             f"{length} weights are quantised to {params.integer_count(length)} integers, not {values.size}"
         )
+    target = None if out is None else output_array(out)
+    shape = values.shape if params.packing == "coefficients" else (length,)
+    if target is not None:
+        check_out(target, shape, "f")
     if params.packing == "coefficients":
-        if out is not None:
-            check_out(out, values.shape, "f")
-        return narrowed(values.astype(np.float64) * params.step, dtype, out)
-    if out is not None:
-        check_out(out, (length,), "f")
-    restored = np.empty(length, np.float64)
-    params._scheme.restore_slots(np.ascontiguousarray(values.reshape(-1), np.int64), restored)
-    return narrowed(restored, dtype, out)
+        restored = values.astype(np.float64) * params.step
+    else:
+        restored = np.empty(length, np.float64)
+        params._scheme.restore_slots(np.ascontiguousarray(values.reshape(-1), np.int64), restored)
+    result = narrowed(restored, dtype, target)
+    return result if out is None else out
+
+
+def _full_length(params: CkksParams, integers: int) -> int:
+    """Weights that whole blocks of so many integers hold."""
+    return integers // params.block_integers * params.block_weights
 
 
 def narrowed(restored: NDArray[np.float64], dtype: DTypeLike, out: NDArray[Any] | None) -> NDArray[Any]:

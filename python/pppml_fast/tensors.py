@@ -17,11 +17,14 @@ from pppml_fast.errors import InputError
 from pppml_fast.params import CkksParams
 
 __all__ = [
+    "ArrayOutput",
     "TensorInput",
     "check_apart",
     "check_finite",
     "check_weight",
     "explain_non_finite",
+    "host_buffer",
+    "output_array",
     "reference_list",
     "tensor_list",
     "total_length",
@@ -30,10 +33,14 @@ __all__ = [
 # Marks the bits of a tensor that NumPy has no dtype for: (_BFLOAT16, uint16 array).
 _BFLOAT16 = "bfloat16"
 _CHUNK = 1 << 16
+# Devices of DLPack whose memory the processor reads: kDLCPU, kDLCUDAHost, kDLROCMHost, kDLCUDAManaged.
+_HOST_DEVICES = (1, 3, 11, 13)
 _LARGEST_SINGLE = float(np.finfo(np.float32).max)
 
 # A float array, or a list or tuple of them: NumPy, anything with the buffer protocol, `__array__` or DLPack.
 TensorInput = Any
+# Writable memory for results: an array, a CPU tensor, or a buffer of numbers.
+ArrayOutput = Any
 
 
 def tensor_list(values: TensorInput) -> list[Any]:
@@ -50,12 +57,15 @@ def tensor_list(values: TensorInput) -> list[Any]:
 
 def _tensor(value: Any, index: int) -> Any:
     try:
+        _check_on_host(value, f"tensor {index}")
         if str(getattr(value, "dtype", "")) == "torch.bfloat16":
             # NumPy has no bfloat16: hand over the bits and say what they are.
             bits = value.detach().view(sys.modules["torch"].int16)
             return _BFLOAT16, _readable(np.from_dlpack(bits).view(np.uint16))
         array = _as_array(value)
-    except (TypeError, ValueError, BufferError) as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError, BufferError, RuntimeError) as error:
         raise InputError(f"tensor {index} of type {type(value).__name__} is no array of numbers: {error}") from None
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         raise InputError(
@@ -79,6 +89,51 @@ def _as_array(value: Any) -> NDArray[Any]:
     if hasattr(value, "__dlpack__") and not hasattr(value, "__array_interface__"):
         return np.from_dlpack(value.detach() if hasattr(value, "detach") else value)
     return np.asarray(value)
+
+
+def _check_on_host(value: Any, name: str) -> None:
+    """Raise InputError where a tensor lies in the memory of a device."""
+    if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
+        return
+    kind, _ = value.__dlpack_device__()
+    if kind not in _HOST_DEVICES:
+        where = getattr(value, "device", f"of DLPack type {int(kind)}")
+        raise InputError(f"{name} lies on device {where}; give its copy in host memory, such as tensor.cpu()")
+
+
+def output_array(out: Any) -> NDArray[Any]:
+    """The memory of an array, tensor or buffer as an array that results are written to, never a copy.
+
+    Raises InputError for what lies on a device and for what NumPy cannot look into, lists for one.
+    """
+    if isinstance(out, np.ndarray):
+        return out
+    try:
+        _check_on_host(out, "out")
+        plain = out.detach() if hasattr(out, "detach") else out
+        first, second = (_shared_array(plain) for _ in range(2))
+    except InputError:
+        raise
+    except (TypeError, ValueError, BufferError, RuntimeError) as error:
+        raise InputError(f"out of type {type(out).__name__} cannot be written to: {error}") from None
+    # Whoever makes a copy makes another one each time.
+    if first.dtype.kind == "O" or (first.size and not np.may_share_memory(first, second)):
+        raise InputError(f"out of type {type(out).__name__} is no memory that results go to; give a writable array")
+    return first
+
+
+def _shared_array(value: Any) -> NDArray[Any]:
+    # `__array__` first: arrays of NumPy 1's from_dlpack are read-only.
+    if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        return np.from_dlpack(value)
+    return np.asarray(value)
+
+
+def host_buffer(data: Any) -> Any:
+    """``data`` where it has the buffer protocol, else the memory of a tensor in an array, which has it."""
+    if isinstance(data, bytes | bytearray | memoryview | np.ndarray) or not hasattr(data, "__dlpack__"):
+        return data
+    return output_array(data)
 
 
 def total_length(tensors: list[Any]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from core_support import CONTEXT, vector
+from core_support import CONTEXT, fresh_parties, vector
 
 import pppml_fast as pf
 from pppml_fast.tensors import tensor_list
@@ -42,3 +42,40 @@ def test_nan_and_inf_in_bfloat16_are_refused_before_anything_is_given_out(bad: f
     with pytest.raises(pf.InputError, match="reference tensor 0, element 199999 is NaN or Inf"):
         key.encrypt_chunks(np.zeros((50, 4000), np.float32), CONTEXT, reference=x[:, 1:])
     assert "fresh" in repr(key)
+
+
+def test_tensors_are_outputs() -> None:
+    parties = fresh_parties("p31", "secret")
+    one, x = parties.encrypt(0, vector(9000)), vector(9000)
+    for dtype in (torch.float32, torch.float64, torch.float16):
+        out = torch.ones(9000, dtype=dtype, requires_grad=True)
+        assert parties.opener.decrypt(one, out=out) is out
+        expected = parties.opener.decrypt(one, str(dtype).removeprefix("torch."))
+        assert np.array_equal(out.detach().numpy(), expected)
+    whole = torch.ones(9000, dtype=torch.int64)
+    assert pf.quantize(parties.params, x, out=whole) is whole
+    assert np.array_equal(whole.numpy(), pf.quantize(parties.params, x))
+    wire = torch.zeros(one.nbytes, dtype=torch.uint8)
+    one.to_bytes(out=wire)
+    assert bytes(wire.numpy()) == one.to_bytes() == pf.Ciphertext.from_bytes(parties.params, wire).to_bytes()
+
+
+def test_tensors_that_cannot_be_written_to_are_refused() -> None:
+    parties = fresh_parties("p31", "secret")
+    one = parties.encrypt(0, vector(9))
+    for out in (torch.ones(9).bfloat16(), torch.ones(9, device="meta"), torch.ones(9).to_sparse()):
+        with pytest.raises(pf.InputError, match="out of type Tensor cannot be written to: "):
+            parties.opener.decrypt(one, out=out)
+
+
+def test_tensors_without_memory_of_the_host_are_refused() -> None:
+    for x in (torch.ones(9, device="meta"), torch.ones(9).to_sparse()):
+        for given in (x, x.bfloat16()):
+            with pytest.raises(pf.InputError, match="tensor 0 of type Tensor is no array of numbers: "):
+                pf.quantize(params_of(), given)
+
+
+def test_residues_become_tensors_without_a_copy() -> None:
+    one = fresh_parties("p31", "secret").encrypt(0, vector(9000))
+    for tensor in (torch.from_dlpack(one), torch.from_dlpack(one.residues[0])):
+        assert tensor.dtype == torch.uint32 and tensor.data_ptr() == one.first.ctypes.data

@@ -6,14 +6,25 @@ from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import memory
+from pppml_fast.cipher.buffers import (
+    HOST,
+    ReadableBuffer,
+    WritableBuffer,
+    as_array,
+    as_dlpack,
+    bytes_target,
+    bytes_view,
+    check_disjoint_or_same,
+    readonly,
+    writable_view,
+)
 from pppml_fast.cipher.expansion import check_bytes32, expansion_key
 from pppml_fast.cipher.wire import HEADER_BYTES, Header, Kind, fresh_kind, payload_sizes, split_wire
 from pppml_fast.errors import CiphertextError, InputError
 from pppml_fast.params import CkksParams
-from pppml_fast.tensors import check_apart
 
 __all__ = [
     "Ciphertext",
@@ -27,19 +38,21 @@ __all__ = [
 ]
 
 Words = NDArray[Any]
-# What packed residues are read from and written into: exactly as many bytes as they take.
-ReadableBuffer = bytes | bytearray | memoryview | NDArray[np.uint8]
-WritableBuffer = bytearray | memoryview | NDArray[np.uint8]
 
 
 class Ciphertext:
     """An encrypted vector of ``length`` weights, or the sum of ``terms`` of them.
 
     Residues are held in coefficient form, uint32 or uint64 words, block after block. Immutable by convention: every
-    operation returns a new object unless it is given ``out=``, or is :meth:`load`.
+    operation returns a new object unless it is given ``out=``, or is :meth:`load`. ``kind`` tells what it consists of,
+    ``context`` holds the 32 bytes that its public polynomials are expanded from: the attempt's context in collective
+    mode, the :attr:`seed` of a seeded ciphertext, else None. Two ciphertexts are equal only if they are one object.
     """
 
     __slots__ = ("context", "first", "kind", "length", "params", "second", "terms")
+    # Sums of ciphertexts are taken modulo primes, by `+` and `add`; NumPy's functions, which know nothing of that,
+    # would add the residues that `__array__` gives.
+    __array_ufunc__ = None
 
     def __init__(
         self,
@@ -100,10 +113,18 @@ class Ciphertext:
         """Bytes on the wire, header included."""
         return HEADER_BYTES + sum(payload_sizes(self.params, self.kind, self.length))
 
+    @property
+    def seed(self) -> bytes | None:
+        """The 32 bytes that stand for the second polynomial of a seeded ciphertext; None for every other kind."""
+        return self.context if self.kind is Kind.SEEDED else None
+
     @staticmethod
-    def wire_size(params: CkksParams, length: int) -> int:
-        """Bytes on the wire of an encryption of ``length`` weights under ``params``, header included."""
-        return HEADER_BYTES + sum(payload_sizes(params, fresh_kind(params), length))
+    def wire_size(params: CkksParams, length: int, kind: Kind | None = None) -> int:
+        """Bytes on the wire of ``length`` weights under ``params``, header included: of an encryption, or of ``kind``.
+
+        ``Kind.EXPANDED`` is what a sum of seeded ciphertexts takes.
+        """
+        return HEADER_BYTES + sum(payload_sizes(params, fresh_kind(params) if kind is None else kind, length))
 
     def __len__(self) -> int:
         return self.length
@@ -117,6 +138,45 @@ class Ciphertext:
     def __reduce__(self) -> tuple[Any, ...]:
         return Ciphertext.from_bytes, (self.params, self.to_bytes())
 
+    # --- residues in place --------------------------------------------------------------------------------
+
+    @property
+    def residues(self) -> tuple[Words, ...]:
+        """The residue words of c0, and of c1 where the kind has one: read-only views of this ciphertext's memory.
+
+        uint32 or uint64, one-dimensional, block after block, a block being one row of residues per prime. Each view has
+        the buffer protocol, ``__array_interface__`` and ``__dlpack__``.
+        """
+        return tuple(readonly(words) for words, _ in self._polynomials())
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Words:
+        """The residues of a ciphertext of one polynomial: read-only where they lie, a new array with ``copy=True``.
+
+        Raises InputError for two polynomials, ValueError where ``copy=False`` meets another ``dtype``.
+        """
+        return as_array(self._only_residues(), dtype, copy)
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """The residues of a ciphertext of one polynomial as a DLPack capsule, read-only where they lie.
+
+        Consumers of DLPack before 1.0 know no read-only memory and get a copy, or BufferError with ``copy=False``.
+        Raises InputError for two polynomials.
+        """
+        return as_dlpack(self._only_residues(), stream, max_version, dl_device, copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return HOST
+
+    def __bytes__(self) -> bytes:
+        return self.to_bytes()
+
     # --- the wire -----------------------------------------------------------------------------------------
 
     @overload
@@ -128,10 +188,15 @@ class Ciphertext:
 
         ``out`` is a writable contiguous buffer of ``nbytes`` bytes; a view of it is returned. Raises InputError else.
         """
+        if self.context is None and self.kind in (Kind.SEEDED, Kind.COLLECTIVE):
+            raise CiphertextError(
+                "a ciphertext of zeros() names no context and is none on the wire; give zeros(..., context=), or "
+                "encrypt into it first"
+            )
         header = Header.of(self.params, self.kind, self.length, self.terms, self.context).to_bytes()
         if out is None:
             return header + self.pack(0, self.block_count)
-        view = _writable_view(out, self.nbytes)
+        view = writable_view(out, self.nbytes)
         self.pack(0, self.block_count, view[HEADER_BYTES:])
         view[:HEADER_BYTES] = header
         return view
@@ -234,6 +299,14 @@ class Ciphertext:
 
     # --- inside -------------------------------------------------------------------------------------------
 
+    def _only_residues(self) -> Words:
+        if self.second is not None:
+            raise InputError(
+                f"a ciphertext of {self.kind.name.lower()} kind has two polynomials of different lengths and is no "
+                "one array; take .residues, or .to_bytes() for the wire"
+            )
+        return readonly(self.first)
+
     def _polynomials(self) -> list[tuple[Words, bool]]:
         parts = [(self.first, True)]
         if self.second is not None:
@@ -245,7 +318,7 @@ class Ciphertext:
             raise CiphertextError(f"blocks {start} .. {stop} are outside the ciphertext's {self.block_count}")
 
     def _writable_view(self, start: int, stop: int, out: WritableBuffer) -> memoryview:
-        view = _writable_view(out, self.packed_size(start, stop))
+        view = writable_view(out, self.packed_size(start, stop))
         if any(np.may_share_memory(np.asarray(view), words) for words, _ in self._polynomials()):
             raise InputError("out is the ciphertext's own memory; give a buffer of its own")
         return view
@@ -322,42 +395,3 @@ def _check_belongs(head: Ciphertext, other: Ciphertext) -> None:
         raise CiphertextError(f"cannot add a vector of {other.length} weights to one of {head.length}")
     if head.kind is Kind.COLLECTIVE and other.context != head.context:
         raise CiphertextError("cannot add ciphertexts of different contexts: they use different public polynomials")
-
-
-def bytes_view(data: Any) -> memoryview:
-    """The bytes of a contiguous buffer; raises CiphertextError else."""
-    try:
-        return memoryview(data).cast("B")
-    except TypeError as error:
-        raise CiphertextError(f"ciphertext bytes must be contiguous bytes: {error}") from None
-
-
-def bytes_target(size: int, out: WritableBuffer | None, tensors: Sequence[Any]) -> memoryview:
-    """Where the ``size`` bytes of an encryption of ``tensors`` go: ``out``, or new memory.
-
-    Raises InputError when ``out`` does not fit or shares memory with a tensor.
-    """
-    if out is None:
-        return memory.empty(size, np.uint8).data
-    view = _writable_view(out, size)
-    check_apart(np.asarray(view), tensors)
-    return view
-
-
-def _writable_view(out: Any, size: int) -> memoryview:
-    """The ``size`` bytes of a writable contiguous buffer; raises InputError else."""
-    try:
-        view = memoryview(out).cast("B")
-    except (TypeError, ValueError) as error:
-        raise InputError(f"out must be a writable contiguous buffer of {size} bytes: {error}") from None
-    if view.readonly or len(view) != size:
-        kind = "a read-only one" if view.readonly else "one"
-        raise InputError(f"out must be a writable contiguous buffer of {size} bytes, not {kind} of {len(view)}")
-    return view
-
-
-def check_disjoint_or_same(incoming: NDArray[Any], out: NDArray[Any]) -> None:
-    """Raise InputError when two arrays share a part of their memory only."""
-    same = incoming.__array_interface__["data"][0] == out.__array_interface__["data"][0]
-    if not same and np.may_share_memory(incoming, out):
-        raise InputError("out overlaps the incoming bytes; give the same buffer, or another one")

@@ -14,6 +14,7 @@ from pppml_fast.cipher.opening import check_terms, open_sum, open_wire
 from pppml_fast.cipher.secrecy import Secret
 from pppml_fast.cipher.streaming import CHUNK_BLOCKS, Sink, stream_in
 from pppml_fast.params import CkksParams
+from pppml_fast.tensors import ArrayOutput, output_array
 
 __all__ = ["Opener"]
 
@@ -33,34 +34,40 @@ class Opener(Secret):
         ciphertext: Ciphertext,
         dtype: DTypeLike = np.float32,
         integers: bool = False,
-        out: NDArray[Any] | None = None,
+        out: ArrayOutput | None = None,
     ) -> NDArray[Any]:
         """The exact sum in ``ciphertext`` as one flat vector of ``dtype``, or as int64 with ``integers=True``.
 
+        ``out``, which is then returned, is a writable array, buffer or CPU tensor of the sum's length, of floats or of
+        int64; the sum is written where it lies.
         Raises CiphertextError for foreign parameters, for more terms than parties, and for another number of terms than
         an opening key sums secrets; OpeningError when a block fails its residual check.
         """
         check_terms(ciphertext.terms, self._expected_terms)
-        return open_sum(self.params, self._native, ciphertext, dtype, integers, out)
+        target = None if out is None else output_array(out)
+        opened = open_sum(self.params, self._native, ciphertext, dtype, integers, target)
+        return opened if out is None else out
 
     def decrypt_bytes(
         self,
         data: ReadableBuffer,
         dtype: DTypeLike = np.float32,
         integers: bool = False,
-        out: NDArray[Any] | None = None,
+        out: ArrayOutput | None = None,
     ) -> NDArray[Any]:
         """The exact sum straight from the bytes on the wire, without residues in memory.
 
         Gives what :meth:`decrypt` makes of ``Ciphertext.from_bytes(params, data)`` and raises what the two do; after a
         refusal of a residue or a block ``out`` holds zeros. InputError when ``out`` shares memory with ``data``.
         """
-        return open_wire(self.params, self._native, self._expected_terms, data, dtype, integers, out)
+        target = None if out is None else output_array(out)
+        opened = open_wire(self.params, self._native, self._expected_terms, data, dtype, integers, target)
+        return opened if out is None else out
 
     def decrypt_chunks(
         self,
         chunks: Iterable[ReadableBuffer],
-        out: NDArray[Any] | Sink,
+        out: ArrayOutput | Sink,
         dtype: DTypeLike = np.float32,
         *,
         chunk_blocks: int = CHUNK_BLOCKS,
@@ -74,4 +81,5 @@ class Opener(Secret):
         on a ciphertext of two polynomials (public keys, expanded sums); then an array holds zeros, and a function has
         seen pieces of a sum that must not be used.
         """
-        return stream_in(self.params, self._native, self._expected_terms, chunks, out, dtype, chunk_blocks)
+        target = out if callable(out) else output_array(out)
+        return stream_in(self.params, self._native, self._expected_terms, chunks, target, dtype, chunk_blocks)

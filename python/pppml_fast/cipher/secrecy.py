@@ -23,7 +23,9 @@ class Secret:
     __hash__ = None  # type: ignore[assignment]
 
     def __eq__(self, other: object) -> bool:
-        raise TypeError(f"{type(self).__name__} holds a secret and is not compared; `is` tells whether it is one object")
+        raise TypeError(
+            f"{type(self).__name__} holds a secret and is not compared; `is` tells whether it is one object"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         raise TypeError(
