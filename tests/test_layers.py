@@ -88,7 +88,7 @@ ALLOWED = {
 ALLOWED["experiment"] = set(ALLOWED)
 ALLOWED["bench"] = {"core"}  # beside experiment
 ALLOWED["cli"] = set(ALLOWED)
-CORE_FOLDERS = ("cipher",)
+CORE_FOLDERS = ("cipher", "doctor")
 NETWORK_FREE_TRANSPORT = {"pppml_fast.transport", "pppml_fast.transport.base", "pppml_fast.transport.in_process"}
 
 

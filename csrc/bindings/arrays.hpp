@@ -21,6 +21,13 @@ using Integers = py::array_t<std::int64_t, py::array::c_style>;
 // Arrays, and pairs that mark bits which NumPy has no dtype for: what `Tensors` takes.
 using TensorObjects = py::typing::List<py::object>;
 
+// Contiguous memory that a caller hands in. Its name in signatures has arrays too: NumPy declares the buffer protocol
+// to type checkers from Python 3.12 on only.
+class Memory : public py::buffer {
+ public:
+  PYBIND11_OBJECT_DEFAULT(Memory, py::buffer, PyObject_CheckBuffer)
+};
+
 // A 32-byte key or seed; `name` says which in the error.
 inline const std::uint8_t* key_bytes(const py::bytes& bytes, const char* name) {
   char* data = nullptr;
@@ -65,3 +72,11 @@ class Tensors {
 };
 
 }  // namespace pppml::bindings
+
+namespace pybind11::detail {
+template <>
+struct handle_type_name<pppml::bindings::Memory> {
+  static constexpr auto name =
+      const_name("typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]");
+};
+}  // namespace pybind11::detail

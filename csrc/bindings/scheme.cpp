@@ -38,7 +38,7 @@ ckks::Range range_of(const Scheme& scheme, std::uint64_t length, std::uint64_t s
 
 // A contiguous buffer that holds the rows of a range: residue words where its items are as wide as those, else bytes.
 struct Rows {
-  Rows(const Scheme& scheme, const py::buffer& buffer, const Extent& extent, const ckks::Range& range, bool writable,
+  Rows(const Scheme& scheme, const Memory& buffer, const Extent& extent, const ckks::Range& range, bool writable,
        const char* name)
       : info(buffer.request(writable)) {
     require(info.ndim == 1 && (info.size == 0 || info.strides[0] == info.itemsize), name,
@@ -73,7 +73,7 @@ struct Message {
 };
 
 // Packed rows to be added, or none.
-std::optional<Rows> incoming_rows(const Scheme& scheme, const std::optional<py::buffer>& incoming,
+std::optional<Rows> incoming_rows(const Scheme& scheme, const std::optional<Memory>& incoming,
                                   const ckks::Range& range) {
   if (!incoming) return std::nullopt;
   Rows rows(scheme, *incoming, {range.length, true}, range, false, "incoming");
@@ -88,8 +88,8 @@ std::optional<std::uint64_t> clipped_or_none(bool valid, const kernels::Quantize
 
 std::optional<std::uint64_t> encrypt(const Scheme& scheme, const ckks::SecretKey& secret, const ring::StreamKey& noise,
                                      const py::bytes& public_seed, const TensorObjects& arrays, double weight,
-                                     const py::buffer& out, const TensorObjects& reference, std::uint64_t start,
-                                     std::optional<std::uint64_t> stop, const std::optional<py::buffer>& incoming) {
+                                     const Memory& out, const TensorObjects& reference, std::uint64_t start,
+                                     std::optional<std::uint64_t> stop, const std::optional<Memory>& incoming) {
   const Message message(arrays, reference, weight);
   const ckks::Range range = range_of(scheme, message.tensors.length(), start, stop);
   const Rows rows(scheme, out, {range.length, true}, range, true, "out");
@@ -107,7 +107,7 @@ std::optional<std::uint64_t> encrypt(const Scheme& scheme, const ckks::SecretKey
 
 void make_pads(const Scheme& scheme, const ckks::SecretKey& secret, const ring::StreamKey& noise,
                const py::bytes& public_seed, std::uint64_t length, std::uint64_t start, std::uint64_t stop,
-               const py::buffer& out) {
+               const Memory& out) {
   const ckks::Range range = range_of(scheme, length, start, stop);
   const Rows rows(scheme, out, {length, true}, range, true, "pads");
   require(!rows.packed, "pads are residue words, not bytes");
@@ -116,11 +116,11 @@ void make_pads(const Scheme& scheme, const ckks::SecretKey& secret, const ring::
   scheme.make_pads(secret, noise, expansion, range, rows.info.ptr);
 }
 
-std::optional<std::uint64_t> encrypt_prepared(const Scheme& scheme, const py::buffer& pads,
-                                              const ring::StreamKey& noise, const TensorObjects& arrays, double weight,
-                                              const py::buffer& out, const TensorObjects& reference,
-                                              std::uint64_t start, std::optional<std::uint64_t> stop,
-                                              const std::optional<py::buffer>& incoming, bool consume) {
+std::optional<std::uint64_t> encrypt_prepared(const Scheme& scheme, const Memory& pads, const ring::StreamKey& noise,
+                                              const TensorObjects& arrays, double weight, const Memory& out,
+                                              const TensorObjects& reference, std::uint64_t start,
+                                              std::optional<std::uint64_t> stop, const std::optional<Memory>& incoming,
+                                              bool consume) {
   const Message message(arrays, reference, weight);
   const ckks::Range range = range_of(scheme, message.tensors.length(), start, stop);
   const Rows prepared(scheme, pads, {range.length, true}, range, consume, "pads");
@@ -139,7 +139,7 @@ std::optional<std::uint64_t> encrypt_prepared(const Scheme& scheme, const py::bu
 }
 
 std::uint64_t encrypt_public(const Scheme& scheme, const ckks::PublicKey& key, const ring::StreamKey& noise,
-                             const TensorObjects& arrays, double weight, const py::buffer& c0, const py::buffer& c1,
+                             const TensorObjects& arrays, double weight, const Memory& c0, const Memory& c1,
                              const TensorObjects& reference, std::uint64_t start, std::optional<std::uint64_t> stop) {
   const Message message(arrays, reference, weight);
   const ckks::Range range = range_of(scheme, message.tensors.length(), start, stop);
@@ -168,7 +168,7 @@ using OpenResult = std::tuple<std::optional<std::uint64_t>, std::int64_t, bool>;
 // `out` is an int64, float32 or float64 array of the range's values; it is zeroed again when a block or a residue is
 // refused. Returns (first refused block or None, largest residual, whether every residue was below its prime).
 OpenResult open(const Scheme& scheme, const ckks::SecretKey& secret, std::uint64_t length, std::uint64_t terms,
-                const py::buffer& c0, const std::optional<py::buffer>& c1, const std::optional<py::bytes>& public_seed,
+                const Memory& c0, const std::optional<Memory>& c1, const std::optional<py::bytes>& public_seed,
                 py::array out, std::uint64_t start, std::optional<std::uint64_t> stop) {
   const ckks::Range range = range_of(scheme, length, start, stop);
   const Rows first(scheme, c0, {length, true}, range, false, "c0");
@@ -209,7 +209,7 @@ OpenResult open(const Scheme& scheme, const ckks::SecretKey& secret, std::uint64
 // Where packed blocks go: the caller's buffer, or new bytes.
 struct PackedOut {
   PackedOut(const Scheme& scheme, const Extent& extent, std::uint64_t start, std::uint64_t stop,
-            const std::optional<py::buffer>& out) {
+            const std::optional<Memory>& out) {
     const std::size_t bytes = scheme.packed_bytes(extent, start, stop);
     if (!out) {
       object = py::bytes(nullptr, bytes);
@@ -228,7 +228,7 @@ struct PackedOut {
 };
 
 py::buffer pack(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t start, std::uint64_t stop,
-                const py::array& words, const std::optional<py::buffer>& out) {
+                const py::array& words, const std::optional<Memory>& out) {
   const Extent extent{length, cut};
   const void* in = polynomial(scheme, words, extent, "words");
   const PackedOut packed(scheme, extent, start, stop, out);
@@ -249,7 +249,7 @@ const std::uint8_t* packed_in(const Scheme& scheme, const py::buffer_info& info,
 }
 
 bool unpack(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t start, std::uint64_t stop,
-            const py::buffer& packed, py::array out) {
+            const Memory& packed, py::array out) {
   const Extent extent{length, cut};
   const py::buffer_info info = packed.request();
   const std::uint8_t* in = packed_in(scheme, info, extent, start, stop);
@@ -259,8 +259,8 @@ bool unpack(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t 
 }
 
 std::optional<py::buffer> hop(const Scheme& scheme, std::uint64_t length, bool cut, std::uint64_t start,
-                              std::uint64_t stop, const py::buffer& packed, const py::array& mine,
-                              const std::optional<py::buffer>& out) {
+                              std::uint64_t stop, const Memory& packed, const py::array& mine,
+                              const std::optional<Memory>& out) {
   const Extent extent{length, cut};
   const py::buffer_info info = packed.request();
   const std::uint8_t* in = packed_in(scheme, info, extent, start, stop);

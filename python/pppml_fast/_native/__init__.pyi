@@ -246,25 +246,25 @@ class Scheme:
         public_seed: bytes,
         tensors: list[typing.Any],
         weight: typing.SupportsFloat | typing.SupportsIndex,
-        out: typing_extensions.Buffer,
+        out: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
         *,
         reference: list[typing.Any] = [],
         start: typing.SupportsInt | typing.SupportsIndex = 0,
         stop: typing.SupportsInt | typing.SupportsIndex | None = None,
-        incoming: typing_extensions.Buffer | None = None,
+        incoming: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]] | None = None,
     ) -> int | None: ...
     def encrypt_prepared(
         self,
-        pads: typing_extensions.Buffer,
+        pads: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
         noise: StreamKey,
         tensors: list[typing.Any],
         weight: typing.SupportsFloat | typing.SupportsIndex,
-        out: typing_extensions.Buffer,
+        out: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
         *,
         reference: list[typing.Any] = [],
         start: typing.SupportsInt | typing.SupportsIndex = 0,
         stop: typing.SupportsInt | typing.SupportsIndex | None = None,
-        incoming: typing_extensions.Buffer | None = None,
+        incoming: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]] | None = None,
         consume: bool = False,
     ) -> int | None: ...
     def encrypt_public(
@@ -273,8 +273,8 @@ class Scheme:
         noise: StreamKey,
         tensors: list[typing.Any],
         weight: typing.SupportsFloat | typing.SupportsIndex,
-        c0: typing_extensions.Buffer,
-        c1: typing_extensions.Buffer,
+        c0: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
+        c1: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
         *,
         reference: list[typing.Any] = [],
         start: typing.SupportsInt | typing.SupportsIndex = 0,
@@ -293,9 +293,9 @@ class Scheme:
         cut: bool,
         start: typing.SupportsInt | typing.SupportsIndex,
         stop: typing.SupportsInt | typing.SupportsIndex,
-        packed: typing_extensions.Buffer,
+        packed: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
         mine: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
-        out: typing_extensions.Buffer | None = None,
+        out: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]] | None = None,
     ) -> typing_extensions.Buffer | None: ...
     def load_public(self, pk0: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]], seed: bytes) -> PublicKey: ...
     def make_pads(
@@ -306,7 +306,7 @@ class Scheme:
         length: typing.SupportsInt | typing.SupportsIndex,
         start: typing.SupportsInt | typing.SupportsIndex,
         stop: typing.SupportsInt | typing.SupportsIndex,
-        out: typing_extensions.Buffer,
+        out: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
     ) -> None: ...
     def mask(
         self,
@@ -320,8 +320,8 @@ class Scheme:
         secret: SecretKey,
         length: typing.SupportsInt | typing.SupportsIndex,
         terms: typing.SupportsInt | typing.SupportsIndex,
-        c0: typing_extensions.Buffer,
-        c1: typing_extensions.Buffer | None,
+        c0: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
+        c1: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]] | None,
         public_seed: bytes | None,
         out: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
         *,
@@ -335,7 +335,7 @@ class Scheme:
         start: typing.SupportsInt | typing.SupportsIndex,
         stop: typing.SupportsInt | typing.SupportsIndex,
         words: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
-        out: typing_extensions.Buffer | None = None,
+        out: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]] | None = None,
     ) -> typing_extensions.Buffer: ...
     def packed_bytes(
         self,
@@ -368,7 +368,7 @@ class Scheme:
         cut: bool,
         start: typing.SupportsInt | typing.SupportsIndex,
         stop: typing.SupportsInt | typing.SupportsIndex,
-        packed: typing_extensions.Buffer,
+        packed: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
         out: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
     ) -> bool: ...
     def words(self, length: typing.SupportsInt | typing.SupportsIndex, cut: bool) -> int: ...

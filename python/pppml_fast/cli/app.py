@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from pppml_fast.cli.bench import bench
+from pppml_fast.cli.doctor import doctor
 from pppml_fast.cli.files import phantoms
 from pppml_fast.cli.models import personalize, predict
 from pppml_fast.cli.params import params
@@ -38,6 +39,7 @@ app.command()(predict)
 app.command()(params)
 app.command()(phantoms)
 app.command()(bench)
+app.command()(doctor)
 
 
 @app.command()
