@@ -111,12 +111,12 @@ OPERATIONS: dict[str, tuple[int | None, str]] = {
 
 
 def spoilt(value: Any) -> Any:
-    """``value`` with its last bit but few turned."""
+    """``value`` with one bit turned."""
     if isinstance(value, tuple):
         return spoilt(value[0]), *value[1:]
     if isinstance(value, bytes):
         return bytes([value[0] ^ 1]) + value[1:]
-    value[-1] ^= 1
+    value[-1] = value[-1] ^ value.dtype.type(1)
     return value
 
 
