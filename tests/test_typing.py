@@ -51,10 +51,11 @@ def test_mistakes_do_not_pass(tmp_path: Path) -> None:
     path = tmp_path / "mistaken.py"
     head = ["import pppml_fast as pf", "from pppml_fast import _native", "params: pf.CkksParams"]
     path.write_text("\n".join([*head, *MISTAKES]) + "\n")
+    # mypy's cache may name the folder of an earlier run with the same text.
     found = mypy(path).stdout
     for number, (line, code) in enumerate(MISTAKES.items(), start=len(head) + 1):
-        told = [text for text in found.splitlines() if text.startswith(f"{path}:{number}:")]
-        assert any(text.endswith(f"[{code}]") for text in told), (line, told)
+        told = [text for text in found.splitlines() if f"/{path.name}:{number}: error: " in text]
+        assert any(text.endswith(f"[{code}]") for text in told), (line, found)
 
 
 @pytest.mark.parametrize("changed", ["", "x: int\n"])
