@@ -9,7 +9,7 @@
 namespace pppml::ring {
 
 // The embedding of polynomials of degree N = 2^log_degree, log_degree >= 7. Slot j is the value at zeta^(5^j), zeta =
-// exp(i pi / N): the order of HEAAN, SEAL and OpenFHE.
+// exp(i pi / N): the order of HEAAN and OpenFHE. (SEAL takes powers of 3.)
 class Embedding {
  public:
   explicit Embedding(unsigned log_degree);

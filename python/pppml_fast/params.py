@@ -75,7 +75,7 @@ class CkksParams:
     ``"nearest"`` or ``"stochastic"``: up or down at random, so that the expectation is the value itself.
 
     ``packing`` is ``"coefficients"``, or ``"slots"``: the canonical embedding of CKKS, a weight in each half of its N/2
-    complex slots, slot j at exp(i pi 5^j / N), as OpenFHE and SEAL number them; ``"real_slots"`` leaves the imaginary
+    complex slots, slot j at exp(i pi 5^j / N), as OpenFHE numbers them; ``"real_slots"`` leaves the imaginary
     halves empty. Slot sets may have further primes, for multiplication: sums open modulo the leading one or two. What
     is summed exactly are then the integer coefficients; the slots they stand for are released rounded to
     :attr:`release_step`. ``slot_scale`` fixes the scale of a slot (phase over value; by default the largest that fits).
@@ -106,7 +106,8 @@ class CkksParams:
         _check_choice("weights", self.weights, get_args(WeightPolicy))
         _check_choice("rounding", self.rounding, get_args(Rounding))
         _check_choice("packing", self.packing, get_args(Packing))
-        _check_choice("insecure_for_comparison", self.insecure_for_comparison, (False, True))
+        if not isinstance(self.insecure_for_comparison, bool):
+            raise ParameterError(f"insecure_for_comparison = {self.insecure_for_comparison!r} must be True or False")
         # Plain ints and floats, so that the same set has the same id however its numbers were given.
         for name in ("ring_dimension", "parties", "values_per_coefficient"):
             object.__setattr__(self, name, _whole(name, getattr(self, name)))
@@ -387,10 +388,15 @@ class CkksParams:
         )
 
     def __repr__(self) -> str:
+        filling = f"values_per_coefficient={self.values_per_coefficient}"
+        precision = f"exact bits {self.exact_bits:.1f}"
+        if self.max_error is not None:
+            filling, precision = f"packing={self.packing}", f"errors within {self.max_error:.3g}"
         return (
             f"CkksParams({self.name}/{self.keys}, level {self.level}, parties={self.parties}, clip={self.clip:g}, "
-            f"weights={self.weights}, values_per_coefficient={self.values_per_coefficient}, rounding={self.rounding}, "
-            f"exact bits {self.exact_bits:.1f}, bytes per weight {self.bytes_per_weight:.3f})"
+            f"weights={self.weights}, {filling}, rounding={self.rounding}, "
+            f"{precision}, bytes per weight {self.bytes_per_weight:.3f}"
+            f"{', FOR COMPARISON ONLY' if self.insecure_for_comparison else ''})"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -35,7 +35,7 @@ class PadStore(Secret):
     the end of the process; a pad that was used is zeroised by its use.
     """
 
-    __slots__ = ("_block_words", "_blocks", "_handed_out", "_lock", "_native", "_used", "context", "length")
+    __slots__ = ("_block_words", "_blocks", "_fillers", "_handed_out", "_lock", "_native", "_used", "context", "length")
 
     def __init__(
         self,

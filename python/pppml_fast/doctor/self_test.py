@@ -111,10 +111,14 @@ def outcomes(params: CkksParams, scheme: _native.Scheme, weights: NDArray[Any]) 
     yield "addition", total
     if params.keys == "collective":
         yield "sum check", scheme.tag(length, _KEY, c0)
-    opened = np.zeros(length, np.int64)
+    opened = np.zeros(params.integer_count(length), np.int64)
     seed = None if params.keys == "public" else _PUBLIC
     refused, residual, valid = scheme.open(secret, length, 1, c0, c1, seed, opened)
     yield "opening", (opened, residual)
+    if params.packing != "coefficients":
+        values = np.zeros(length)
+        scheme.restore_slots(opened, values)
+        yield "slots", values
     if refused is not None or not valid or not np.array_equal(opened, quantized):
         raise _WrongSumError
 
@@ -127,10 +131,12 @@ def _sets() -> Iterator[CkksParams]:
     for name in PRESETS:
         for keys in get_args(KeyMode):
             yield example(name, keys)
+    yield CkksParams.preset("p50", parties=3, clip=1.0, keys="collective", packing="slots")
+    yield CkksParams.preset("p62", parties=3, clip=1.0, keys="public", packing="real_slots")
 
 
 def _compare(params: CkksParams, cipher: str, length: int, others: list[str], faults: dict[str, list[str]]) -> None:
-    case = f"{params.name}/{params.keys}, {cipher}, {length} weights"
+    case = f"{params.name}/{params.keys} {params.packing}, {cipher}, {length} weights"
     weights = np.random.default_rng(length).normal(0, 0.5, length).astype(np.float32)
     oracle, fault = _followed(params, "scalar", cipher, weights)
     if fault:
