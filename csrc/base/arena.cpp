@@ -148,6 +148,9 @@ class Arena {
   ArenaStatistics statistics_;
 };
 
+// Made while the library is loaded: a fork during its making by another thread would leave the child waiting for ever.
+[[maybe_unused]] const Arena& kMade = Arena::instance();
+
 }  // namespace
 
 std::size_t arena_capacity(std::size_t bytes) {

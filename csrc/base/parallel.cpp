@@ -22,20 +22,18 @@ unsigned initial_thread_count() {
   return std::clamp(std::thread::hardware_concurrency(), 1u, kMostThreads);
 }
 
-std::atomic<unsigned>& threads() {
-  static std::atomic<unsigned> count{initial_thread_count()};
-  return count;
-}
+// Known before there are threads: a fork while one of them found it out would leave the child waiting for ever.
+std::atomic<unsigned> threads{initial_thread_count()};
 
 }  // namespace
 
 unsigned thread_count() {
-  return threads();
+  return threads;
 }
 
 void set_thread_count(unsigned count) {
   require(count >= 1 && count <= kMostThreads, "thread count ", count, " is outside 1 .. ", kMostThreads);
-  threads() = count;
+  threads = count;
 }
 
 void parallel_for(std::size_t count, std::size_t grain, const std::function<void(std::size_t, std::size_t)>& body) {
