@@ -61,12 +61,39 @@ PPPML_HD Word subtract_mod(Word a, Word b, Word q) {
   return reduce_once<Word>(a + q - b, q);
 }
 
-// Shoup's companion of a constant factor w in [0, q): floor(w * 2^bits / q)  [Harvey 2014, section 2]
+// Shoup's companion of a public constant factor w in [0, q): floor(w * 2^bits / q)  [Harvey 2014, section 2]
 template <class Word>
 PPPML_HD Word shoup_companion(Word w, Word q) {
   using Double = typename WordTraits<Word>::Double;
   return static_cast<Word>((static_cast<Double>(w) << WordTraits<Word>::kBits) / q);
 }
+
+// Shoup's companions of secret factors: no division has to do with them, for its time may depend on its operands.
+template <class Word>
+class ShoupCompanions {
+ public:
+  // q > 2, public
+  explicit PPPML_HD ShoupCompanions(Word q)
+      : q_(q),
+        ratio_(static_cast<Word>(kBase / q)),
+        rest_companion_(shoup_companion(static_cast<Word>(kBase % q), q)) {}
+
+  // w in [0, q) -> floor(w * 2^bits / q)
+  // ratio * 2^bits + rest_companion = floor(4^bits / q); w times that falls short of w * 4^bits / q by less than w, so
+  // that the quotient by 2^bits is at most one short and leaves a remainder below 2q.
+  PPPML_HD Word of(Word w) const {
+    const Word quotient = static_cast<Word>(w * ratio_ + multiply_high(w, rest_companion_));
+    const Word remainder = static_cast<Word>(Word{0} - quotient * q_);
+    const Word borrow = static_cast<Word>((remainder - q_) >> (WordTraits<Word>::kBits - 1));
+    return static_cast<Word>(quotient + (borrow ^ 1));
+  }
+
+ private:
+  using Double = typename WordTraits<Word>::Double;
+  static constexpr Double kBase = static_cast<Double>(1) << WordTraits<Word>::kBits;
+
+  Word q_, ratio_, rest_companion_;
+};
 
 // any a, w in [0, q) with companion -> a * w mod q in [0, q)
 // The estimated quotient is at most one short for every a < 2^bits, so the remainder is below 2q.
@@ -125,6 +152,38 @@ PPPML_HD Word reduce_signed(std::int64_t value, Word q, std::uint64_t ratio, std
   const std::uint64_t quotient = multiply_high<std::uint64_t>(positive, ratio);
   const std::uint64_t remainder = positive - quotient * static_cast<std::uint64_t>(q);  // [0, 2q)
   return static_cast<Word>(reduce_once<std::uint64_t>(remainder, q));
+}
+
+// Quotients by a public divisor d in [1, 2^62) without the processor's division, whose time may depend on the dividend.
+class PublicDivisor {
+ public:
+  explicit PublicDivisor(std::int64_t divisor)
+      : divisor_(static_cast<std::uint64_t>(divisor)), ratio_(UINT64_MAX / divisor_) {}
+
+  // |value| < 2^63 -> value / d, rounded towards zero.
+  // 2^64 / d exceeds ratio by at most 1 + 1 / d, so that the estimate is less than one short before it is rounded down
+  // and leaves a remainder below 2d.
+  std::int64_t divide(std::int64_t value) const {
+    const std::uint64_t sign = static_cast<std::uint64_t>(value >> 63);
+    const std::uint64_t magnitude = (static_cast<std::uint64_t>(value) ^ sign) - sign;
+    const std::uint64_t estimate = multiply_high(magnitude, ratio_);
+    const std::uint64_t borrow = (magnitude - estimate * divisor_ - divisor_) >> 63;
+    return static_cast<std::int64_t>(((estimate + (borrow ^ 1)) ^ sign) - sign);
+  }
+
+  // The nearest integer to value / d, halves away from zero; |value| + d / 2 < 2^63.
+  std::int64_t divide_rounded(std::int64_t value) const {
+    const std::int64_t sign = value >> 63;
+    return divide(value + ((static_cast<std::int64_t>(divisor_ / 2) ^ sign) - sign));
+  }
+
+ private:
+  std::uint64_t divisor_, ratio_;
+};
+
+// amount where `condition`, else 0, without a branch.
+inline std::int64_t where(bool condition, std::int64_t amount) {
+  return amount & -static_cast<std::int64_t>(condition);
 }
 
 PPPML_ISA_END

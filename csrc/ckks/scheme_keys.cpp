@@ -65,10 +65,11 @@ template <class Word>
 void SchemeImpl<Word>::complete(ring::NttFactor<Word>& factor) const {
   for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
     const auto& prime = ring_.table().primes[l];
+    const ShoupCompanions<Word> companions(prime.modulus);
     for (std::size_t k = l * ring_.degree(); k < (l + 1) * ring_.degree(); ++k) {
       factor.values[k] =
           multiply_shoup(factor.values[k], prime.inverse_degree, prime.inverse_degree_companion, prime.modulus);
-      factor.companions[k] = shoup_companion(factor.values[k], prime.modulus);
+      factor.companions[k] = companions.of(factor.values[k]);
     }
   }
 }
