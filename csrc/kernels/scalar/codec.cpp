@@ -18,15 +18,20 @@ float from_bits(std::uint32_t bits) {
   return value;
 }
 
-// IEEE 754 binary16 to binary32, exact.
+std::uint32_t where(bool condition, std::uint32_t bits) {
+  return bits & (std::uint32_t{0} - static_cast<std::uint32_t>(condition));
+}
+
+// IEEE 754 binary16 to binary32, exact. No branch: the exponents of weights are secret.
 float from_half(std::uint16_t half) {
-  const std::uint32_t sign = std::uint32_t{half & 0x8000u} << 16;
   const std::uint32_t exponent = (half >> 10) & 0x1f;
   const std::uint32_t fraction = half & 0x3ffu;
-  if (exponent == 0x1f) return from_bits(sign | 0x7f800000u | fraction << 13);
-  if (exponent != 0) return from_bits(sign | (exponent + 112) << 23 | fraction << 13);
-  const float subnormal = static_cast<float>(fraction) * 0x1p-24f;
-  return sign != 0 ? -subnormal : subnormal;
+  const float small = static_cast<float>(fraction) * 0x1p-24f;
+  std::uint32_t subnormal;
+  std::memcpy(&subnormal, &small, sizeof subnormal);
+  const std::uint32_t biased = exponent + 112 + where(exponent == 0x1f, 0xff - 0x1f - 112);
+  const std::uint32_t size = where(exponent == 0, subnormal) | where(exponent != 0, biased << 23 | fraction << 13);
+  return from_bits(std::uint32_t{half & 0x8000u} << 16 | size);
 }
 
 template <class T>

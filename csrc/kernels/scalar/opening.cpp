@@ -11,7 +11,7 @@ namespace {
 template <class Word>
 std::int64_t lift_centred(const RingTable<Word>& ring, Word r0, Word r1) {
   const std::uint64_t q0 = ring.primes[0].modulus;
-  if (ring.prime_count == 1) return static_cast<std::int64_t>(r0) - static_cast<std::int64_t>(r0 > q0 / 2 ? q0 : 0);
+  if (ring.prime_count == 1) return static_cast<std::int64_t>(r0) - where(r0 > q0 / 2, static_cast<std::int64_t>(q0));
   // Garner: x = r0 + q0 * ((r1 - r0) / q0 mod q1); q0 < 2^31 and q0 * q1 < 2^62.
   const PrimeTable<Word>& second = ring.primes[1];
   const Word q1 = second.modulus;
@@ -19,13 +19,7 @@ std::int64_t lift_centred(const RingTable<Word>& ring, Word r0, Word r1) {
   const Word digit = multiply_shoup(subtract_mod(r1, r0_mod_q1, q1), ring.garner, ring.garner_companion, q1);
   const std::uint64_t product = q0 * static_cast<std::uint64_t>(q1);
   const std::uint64_t x = static_cast<std::uint64_t>(r0) + q0 * static_cast<std::uint64_t>(digit);
-  return static_cast<std::int64_t>(x) - static_cast<std::int64_t>(x > product / 2 ? product : 0);
-}
-
-// Nearest multiple of delta, halves away from zero (delta is odd or the residual check refuses the tie).
-std::int64_t divide_rounded(std::int64_t value, std::int64_t delta) {
-  const std::int64_t half = delta / 2;
-  return (value + (value >= 0 ? half : -half)) / delta;
+  return static_cast<std::int64_t>(x) - where(x > product / 2, static_cast<std::int64_t>(product));
 }
 
 }  // namespace
@@ -40,16 +34,17 @@ void report_residuals(OpenReport* report, std::uint64_t block, std::int64_t larg
 
 void store_values(const OpenTarget& target, std::size_t block_values, std::size_t b, std::size_t length,
                   const std::int64_t* coefficients) {
+  const PublicDivisor base(target.base);
   for (std::size_t k = 0; k < length; ++k) {
     std::int64_t rest = coefficients[k];
     for (unsigned t = 0; t < target.values_per_coefficient; ++t) {
       std::int64_t digit = rest;
       if (t + 1 < target.values_per_coefficient) {
         // Centred remainder: base = 2 * half + 1, so the digits lie in [-half, half].
-        digit = rest % target.base;
-        digit += digit < -target.half ? target.base : 0;
-        digit -= digit > target.half ? target.base : 0;
-        rest = (rest - digit) / target.base;
+        digit = rest - base.divide(rest) * target.base;
+        digit += where(digit < -target.half, target.base);
+        digit -= where(digit > target.half, target.base);
+        rest = base.divide(rest - digit);
       }
       const std::size_t at = b * block_values + t * length + k;
       if (at >= target.count) break;
@@ -67,10 +62,12 @@ void round_phases(const OpenRequest<Word>& request, std::size_t b, std::size_t l
   const RingTable<Word>& ring = *request.ring;
   std::int64_t largest = 0;
   double squares = 0;
+  // Halves go away from zero: delta is odd or the residual check refuses the tie.
+  const PublicDivisor delta(request.delta);
   for (std::size_t k = 0; k < length; ++k) {
     const Word second = ring.prime_count == 2 ? rows[ring.degree() + k] : Word{0};
     const std::int64_t phase = lift_centred(ring, rows[k], second);
-    coefficients[k] = divide_rounded(phase, request.delta);
+    coefficients[k] = delta.divide_rounded(phase);
     const std::int64_t residual = phase - coefficients[k] * request.delta;
     largest = std::max(largest, residual < 0 ? -residual : residual);
     squares += static_cast<double>(residual) * static_cast<double>(residual);
