@@ -58,12 +58,16 @@ Party::Party(const ParameterSet& set, const std::string& backend, std::size_t le
       weights(fixed_weights(length)),
       span{weights.data(), length, kernels::Dtype::kFloat32, length, length},
       blocks(scheme->parameters().block_count(length)),
-      secret(scheme->generate_secret(fixed_key(1))) {
+      secret(scheme->generate_secret(secret_seed())) {
   std::memset(public_seed, 3, sizeof public_seed);
   if (set.keys != KeyMode::kPublic) return;
   Bytes pk0(set.primes.size() * set.ring_dimension * scheme->word_bytes());
   scheme->generate_public(*secret, fixed_key(2), public_seed, pk0.data());
   public_key = scheme->load_public(pk0.data(), public_seed);
+}
+
+ring::StreamKey Party::secret_seed() {
+  return fixed_key(1);
 }
 
 Party::Bytes Party::encrypt() const {

@@ -27,6 +27,7 @@ ckks::Parameters parameters_of(const ParameterSet& set);
 
 struct Party {
   Party(const ParameterSet& set, const std::string& backend, std::size_t length);
+  static ring::StreamKey secret_seed();  // what `secret` is drawn from
 
   // What an operation wrote, whatever the word width.
   using Bytes = std::vector<std::uint8_t>;
