@@ -81,6 +81,7 @@ std::unique_ptr<SecretKey> SchemeImpl<Word>::make_secret(SecretBuffer<std::int64
     transform_small(secret->coefficients().data(), l, secret->factor.values.data() + l * ring_.degree());
   }
   complete(secret->factor);
+  wipe_stack();
   return secret;
 }
 
@@ -148,6 +149,7 @@ void SchemeImpl<Word>::generate_public(const SecretKey& secret, const ring::Stre
       row[k] = subtract_mod(row[k], product, prime.modulus);
     }
   }
+  wipe_stack();
 }
 
 template <class Word>

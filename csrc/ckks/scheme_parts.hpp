@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <mutex>
 
+#include "base/buffer.hpp"
 #include "base/parallel.hpp"
 #include "ckks/scheme_impl.hpp"
 
@@ -21,11 +22,13 @@ inline Batch blocks_of(const Batch& whole, std::size_t begin, std::size_t end, s
   return {whole.first_block + begin, end - begin, end == whole.blocks ? whole.last_length : degree};
 }
 
-// body(part, begin): `part` is the batch of blocks [begin, ...) of `whole`.
+// body(part, begin): `part` is the batch of blocks [begin, ...) of `whole`. It leaves nothing on its thread's stack.
 template <class Body>
 void over_blocks(const Batch& whole, std::size_t degree, Body body) {
-  parallel_for(whole.blocks, kBlocksPerThread,
-               [&](std::size_t begin, std::size_t end) { body(blocks_of(whole, begin, end, degree), begin); });
+  parallel_for(whole.blocks, kBlocksPerThread, [&](std::size_t begin, std::size_t end) {
+    body(blocks_of(whole, begin, end, degree), begin);
+    wipe_stack();
+  });
 }
 
 // Reports of the threads of one call, brought together.
