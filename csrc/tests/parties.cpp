@@ -14,7 +14,9 @@ using ckks::Rounding;
 ring::StreamKey fixed_key(std::uint8_t first) {
   std::uint8_t bytes[kernels::kStreamKeyBytes];
   for (std::size_t i = 0; i < sizeof bytes; ++i) bytes[i] = static_cast<std::uint8_t>(first + 7 * i);
-  return ring::StreamKey::from_bytes(bytes);
+  ring::StreamKey key = ring::StreamKey::from_bytes(bytes);
+  wipe(bytes, sizeof bytes);
+  return key;
 }
 
 // Within +-1.1, so that some are clipped.
@@ -52,8 +54,8 @@ ckks::Parameters parameters_of(const ParameterSet& set) {
   return ckks::Parameters(literal);
 }
 
-Party::Party(const ParameterSet& set, const std::string& backend, std::size_t length)
-    : scheme(ckks::Scheme::create(parameters_of(set), backend, "")),
+Party::Party(const ParameterSet& set, const std::string& backend, std::size_t length, const std::string& cipher)
+    : scheme(ckks::Scheme::create(parameters_of(set), backend, cipher)),
       noise(fixed_key(11)),
       weights(fixed_weights(length)),
       span{weights.data(), length, kernels::Dtype::kFloat32, length, length},

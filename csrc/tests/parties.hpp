@@ -26,7 +26,8 @@ const std::vector<ParameterSet>& parameter_sets();
 ckks::Parameters parameters_of(const ParameterSet& set);
 
 struct Party {
-  Party(const ParameterSet& set, const std::string& backend, std::size_t length);
+  // cipher: of the private streams; empty for the backend's own.
+  Party(const ParameterSet& set, const std::string& backend, std::size_t length, const std::string& cipher = "");
   static ring::StreamKey secret_seed();  // what `secret` is drawn from
 
   // What an operation wrote, whatever the word width.
