@@ -114,3 +114,31 @@ test-samplers: build
 .PHONY: stubs
 stubs: build
 	$(BIN)/python csrc/bindings/stubs.py
+
+# --- Tools of trust (csrc/README.md): sanitizers, constant time, what is left of secrets -------------------------------
+.PHONY: test-cpp test-sanitize test-constant-time dudect
+
+CPP_TESTS := build/tests
+CONFIGURE_TESTS = $(BIN)/cmake -S . -B $(CPP_TESTS) -G Ninja -DPPPML_TESTS=ON -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_CXX_FLAGS=-g
+
+# The C++ tests of the build that ships; memcheck's among them where valgrind is installed.
+test-cpp: build
+	$(CONFIGURE_TESTS) > /dev/null
+	$(BIN)/cmake --build $(CPP_TESTS) --target pppml_tests
+	$(BIN)/ctest --test-dir $(CPP_TESTS) --output-on-failure
+
+# PPPML_SANITIZE_TESTS="tests/core/test_cipher.py ..." runs fewer of the Python tests.
+test-sanitize: build
+	$(BIN)/python csrc/tests/sanitize.py
+
+# Needs Debian's package valgrind, headers included.
+test-constant-time: build
+	$(CONFIGURE_TESTS) > /dev/null
+	$(BIN)/cmake --build $(CPP_TESTS) --target test_constant_time
+	$(BIN)/python csrc/tests/constant_time.py $(CPP_TESTS)/csrc/tests/test_constant_time
+
+# Prints t values; says how to read them. BACKENDS="avx512 avx2" picks some.
+dudect: build
+	$(CONFIGURE_TESTS) > /dev/null
+	$(BIN)/cmake --build $(CPP_TESTS) --target dudect
+	$(CPP_TESTS)/csrc/tests/dudect $(BACKENDS)
