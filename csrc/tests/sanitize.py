@@ -56,6 +56,8 @@ def build(folder: Path, sanitizers: str, targets: list[str]) -> None:
         "PPPML_SANITIZE": sanitizers,
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),
+        # pybind11 would optimise at link time: minutes, with what sanitizers add.
+        "CMAKE_INTERPROCEDURAL_OPTIMIZATION": "OFF",
     }
     run_tool(
         "cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *(f"-D{name}={value}" for name, value in options.items())
@@ -139,7 +141,10 @@ def run_python_file(python: Path, folder: Path, file: Path) -> Result:
 
 
 def run_binaries(folder: Path, variables: Mapping[str, str]) -> Result:
-    """The C++ tests of one build, one at a time: they bring threads of their own."""
+    """The C++ tests of one build, one at a time: they bring threads of their own.
+
+    Without ``detect_stack_use_after_return``: GCC 12 aligns its stand-in stack to less than vectors need.
+    """
     report = folder / "reports" / "ctest.xml"
     command = ["ctest", "--test-dir", str(folder), "--output-on-failure", "--output-junit", str(report)]
     return run_tests(f"{folder.name}  csrc/tests", report, command, variables)
@@ -160,7 +165,7 @@ def main() -> int:
     with ThreadPoolExecutor(JOBS) as pool:
         pending = [pool.submit(run_binaries, tsan, {"TSAN_OPTIONS": "halt_on_error=1:second_deadlock_stack=1"})]
         pending += [pool.submit(run_python_file, python, asan, file) for file in files]
-        pending += [pool.submit(run_binaries, asan, {"ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1"})]
+        pending += [pool.submit(run_binaries, asan, {"ASAN_OPTIONS": "detect_leaks=1"})]
         total = sum((one.result() for one in pending), Result())
     print(f"{total.passed} passed, {total.failed} failed")
     return 0 if total.failed == 0 and total.passed > 0 else 1
