@@ -35,5 +35,6 @@ PYBIND11_MODULE(_native, module) {
   bindings::register_pads(module);
   bindings::register_levelled(module);
   bindings::register_primitives(module);
+  bindings::register_transforms(module);
   bindings::register_memory(module);
 }
