@@ -142,3 +142,31 @@ dudect: build
 	$(CONFIGURE_TESTS) > /dev/null
 	$(BIN)/cmake --build $(CPP_TESTS) --target dudect
 	$(CPP_TESTS)/csrc/tests/dudect $(BACKENDS)
+
+# --- OpenFHE ----------------------------------------------------------------------------------------------------------
+
+.PHONY: test-openfhe bench-openfhe
+
+# OpenFHE's wheel serves CPython 3.10 alone, so it has an environment of its own, with the core and NumPy. `pppml bench`
+# finds OpenFHE there too.
+OPENFHE := .venv-openfhe
+OPENFHE_STAMP := $(OPENFHE)/.installed-$(MODULES)
+PYTHON310 := $(shell for candidate in python3.10 $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.10*/bin/python; do \
+	$$candidate --version >/dev/null 2>&1 && echo $$candidate && break; done)
+
+$(OPENFHE_STAMP): $(CORE_SOURCES)
+	[ -x $(OPENFHE)/bin/python ] || $(PYTHON310) -m venv $(OPENFHE)
+	$(OPENFHE)/bin/python -m pip install --quiet --constraint constraints.txt "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.24" "ninja>=1.11" pytest
+	$(OPENFHE)/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[openfhe]"
+	@touch $@
+
+ifeq ($(PYTHON310),)
+test-openfhe bench-openfhe:
+	@echo "CPython 3.10 is not here, neither on the path nor under pyenv; OpenFHE's wheel needs it: nothing was run"
+else
+test-openfhe: $(OPENFHE_STAMP)
+	$(OPENFHE)/bin/python -m pytest -p no:cacheprovider tests/interop/openfhe tests/interop/test_*.py
+
+bench-openfhe: $(OPENFHE_STAMP)
+	$(OPENFHE)/bin/python -m pppml_fast.interop.openfhe.bench
+endif

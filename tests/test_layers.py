@@ -82,6 +82,7 @@ ALLOWED = {
     "learning": {"core", "aggregation", "transport"},
     "imaging": {"core", "aggregation", "transport", "learning"},
     "bench": {"core", "aggregation", "transport"},
+    "interop": {"core"},
     "attacks": {"core", "aggregation", "transport", "learning"},
     "integrations": {"core", "aggregation", "transport", "learning"},
 }
