@@ -145,7 +145,9 @@ dudect: build
 
 # --- OpenFHE ----------------------------------------------------------------------------------------------------------
 
-.PHONY: test-openfhe bench-openfhe
+# --- other libraries ------------------------------------------------------------------------------------------------------
+
+.PHONY: test-openfhe bench-openfhe test-seal
 
 # OpenFHE's wheel serves CPython 3.10 alone, so it has an environment of its own, with the core and NumPy. `pppml bench`
 # finds OpenFHE there too.
@@ -165,8 +167,18 @@ test-openfhe bench-openfhe:
 	@echo "CPython 3.10 is not here, neither on the path nor under pyenv; OpenFHE's wheel needs it: nothing was run"
 else
 test-openfhe: $(OPENFHE_STAMP)
-	$(OPENFHE)/bin/python -m pytest -p no:cacheprovider tests/interop/openfhe tests/interop/test_*.py
+	PYTHONPATH=tests/interop $(OPENFHE)/bin/python -m pytest -p counts -p no:cacheprovider tests/interop/openfhe tests/interop/test_*.py
 
 bench-openfhe: $(OPENFHE_STAMP)
 	$(OPENFHE)/bin/python -m pppml_fast.interop.openfhe.bench
 endif
+
+# SEAL through TenSEAL.
+SEAL_STAMP := $(STAMP)-seal
+
+$(SEAL_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[seal]"
+	@touch $@
+
+test-seal: $(SEAL_STAMP)
+	PYTHONPATH=tests/interop $(BIN)/python -m pytest -p counts -p no:cacheprovider tests/interop/seal

@@ -87,9 +87,9 @@ def product(a: Words, b: Words, q: int) -> Words:
 # --- the canonical embedding -------------------------------------------------------------------------------------
 
 
-def slot_positions(n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """k with zeta^(2k + 1) = zeta^(5^j), and its conjugate's, for every slot j."""
-    exponents = [pow(5, j, 2 * n) for j in range(n // 2)]
+def slot_positions(n: int, generator: int = 5) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """k with zeta^(2k + 1) = zeta^(generator^j), and its conjugate's, for every slot j."""
+    exponents = [pow(generator, j, 2 * n) for j in range(n // 2)]
     direct = np.array([(e - 1) // 2 for e in exponents])
     return direct, n - 1 - direct
 

@@ -19,7 +19,8 @@ class ResidueCiphertext:
     """One CKKS ciphertext: phase c0 + c1 s (+ c2 s^2) = ``scale`` times the encoded values, plus noise, modulo Q.
 
     ``residues`` is uint64 of shape (polynomials, primes, N) in **coefficient form**, row l below ``primes[l]``. Slot j
-    of ``slots`` is the value at zeta^(5^j), zeta = exp(i pi / N); fewer than N/2 slots stand there again and again.
+    of ``slots`` is the value at zeta^(5^j), zeta = exp(i pi / N), for OpenFHE and us, and at zeta^(3^j) for SEAL; fewer
+    than N/2 slots stand there again and again.
     ``level`` counts the primes dropped, ``degree`` the scaling factors multiplied into ``scale``; ``key_tag`` names the
     key. Raises CiphertextError when sizes, dtypes or residues are not as said here.
     """
@@ -80,6 +81,12 @@ class PublicResidues:
             check_residues(array, self.primes)
         if self.a.shape != self.b.shape:
             raise CiphertextError(f"a public key's polynomials have shapes {self.b.shape} and {self.a.shape}")
+
+    def under(self, prime_count: int) -> PublicResidues:
+        """The same key under the first ``prime_count`` primes alone: what encrypts at a lower level."""
+        if not 1 <= prime_count <= len(self.primes):
+            raise CiphertextError(f"{prime_count} primes of a key that has {len(self.primes)}")
+        return PublicResidues(self.b[:prime_count], self.a[:prime_count], self.primes[:prime_count], self.key_tag)
 
 
 def check_residues(residues: NDArray[np.uint64], primes: tuple[int, ...]) -> None:

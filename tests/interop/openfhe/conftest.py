@@ -1,9 +1,9 @@
-"""Contexts for the tests against OpenFHE, and the last line that `make test-openfhe` promises."""
+"""Contexts for the tests against OpenFHE."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,3 @@ def side() -> Callable[..., Any]:
         return made[key]
 
     return get
-
-
-@pytest.hookimpl(hookwrapper=True, tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> Iterator[None]:
-    """After pytest's own summary: the counts in one line."""
-    yield
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    stats: dict[str, list[Any]] = reporter.stats
-    passed, skipped = len(stats.get("passed", [])), len(stats.get("skipped", []))
-    failed = len(stats.get("failed", [])) + len(stats.get("error", []))
-    reporter.ensure_newline()
-    reporter.write_line(f"{passed} passed, {failed} failed, {skipped} skipped")

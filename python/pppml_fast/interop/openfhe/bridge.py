@@ -15,12 +15,11 @@ from pppml_fast.interop.evaluation import EvaluationForm
 from pppml_fast.interop.openfhe.documents import Document, Polynomial, Ring
 from pppml_fast.interop.openfhe.frames import Frame
 from pppml_fast.interop.residues import PublicResidues, ResidueCiphertext
+from pppml_fast.interop.secrets import from_small, to_small
 
 __all__ = ["OpenfheBridge", "new_key_tag"]
 
 _MOST_FRAMES = 256
-# Larger secrets are none: OpenFHE's are ternary or Gaussian of 3.19, and sums of them over the parties.
-_LARGEST_SECRET = 1 << 20
 
 
 def new_key_tag() -> str:
@@ -150,22 +149,15 @@ class OpenfheBridge:
         self._check_belongs(key)
         document = Document(openfhe.Serialize(key, openfhe.JSON))
         values = self._values(document.polynomial(document.get(document.root, "s")), len(self.primes))
-        residues = self.form().to_coefficients(values)
-        centred = [_centred(row, q) for row, q in zip(residues, self.primes, strict=True)]
-        if any((row != centred[0]).any() for row in centred) or int(np.abs(centred[0]).max()) > _LARGEST_SECRET:
-            raise CiphertextError("OpenFHE's secret key is no polynomial with small coefficients: the data is damaged")
-        return centred[0]
+        return to_small(self.form().to_coefficients(values), self.primes)
 
     def write_secret_key(self, coefficients: NDArray[np.int64], key_tag: str = "") -> Any:
         """The ``openfhe.PrivateKey`` with these coefficients, shape (N,), and tag (a fresh one if empty).
 
         The secret passes through JSON text and OpenFHE's memory, which nobody wipes.
         """
-        coefficients = np.asarray(coefficients, np.int64)
-        if coefficients.shape != (self.ring_dimension,) or int(np.abs(coefficients).max()) > _LARGEST_SECRET:
-            raise CiphertextError(f"a secret key is {self.ring_dimension} small coefficients")
+        residues = from_small(coefficients, self.primes, self.ring_dimension)
         document = Document(openfhe.Serialize(self._own_keys().secretKey, openfhe.JSON))
-        residues = np.stack([coefficients % q for q in self.primes]).astype(np.uint64)
         self._fill(document, document.get(document.root, "s"), self.form().from_coefficients(residues))
         document.get(document.root, "value0", "value0")["kt"] = key_tag or new_key_tag()
         return openfhe.DeserializePrivateKeyString(json.dumps(document.tree), openfhe.JSON)
@@ -279,8 +271,3 @@ class OpenfheBridge:
         for node, row in zip(document.get(polynomial, "v"), values, strict=True):
             document.get(node, "v")
             document.follow(node["v"])["v"] = row.tolist()
-
-
-def _centred(row: NDArray[np.uint64], q: int) -> NDArray[np.int64]:
-    signed = row.astype(np.int64)
-    return np.where(signed > q // 2, signed - q, signed)
