@@ -170,7 +170,7 @@ test-openfhe: $(OPENFHE_STAMP)
 	PYTHONPATH=tests/interop $(OPENFHE)/bin/python -m pytest -p counts -p no:cacheprovider tests/interop/openfhe tests/interop/test_*.py
 
 bench-openfhe: $(OPENFHE_STAMP)
-	$(OPENFHE)/bin/python -m pppml_fast.interop.openfhe.bench
+	OMP_NUM_THREADS=$(THREADS) $(OPENFHE)/bin/python -m pppml_fast.interop.openfhe.bench
 endif
 
 # SEAL through TenSEAL.

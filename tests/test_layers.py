@@ -82,7 +82,7 @@ ALLOWED = {
     "learning": {"core", "aggregation", "transport"},
     "imaging": {"core", "aggregation", "transport", "learning"},
     "bench": {"core", "aggregation", "transport"},
-    "interop": {"core"},
+    "interop": {"core", "bench"},
     "attacks": {"core", "aggregation", "transport", "learning"},
     "integrations": {"core", "aggregation", "transport", "learning"},
 }

@@ -10,6 +10,7 @@ party.
 """
 
 from pppml_fast.interop.openfhe.bridge import OpenfheBridge, new_key_tag
+from pppml_fast.interop.openfhe.exchange import OpenfheExchange
 from pppml_fast.interop.residues import PublicResidues, ResidueCiphertext
 
-__all__ = ["OpenfheBridge", "PublicResidues", "ResidueCiphertext", "new_key_tag"]
+__all__ = ["OpenfheBridge", "OpenfheExchange", "PublicResidues", "ResidueCiphertext", "new_key_tag"]

@@ -1,0 +1,58 @@
+"""Sums with OpenFHE: vectors encrypted here under its keys, as ciphertexts that it adds and decrypts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pppml_fast.cipher import Ciphertext, PublicKey, SecretKey
+from pppml_fast.errors import CiphertextError
+from pppml_fast.interop.blocks import residue_blocks
+from pppml_fast.interop.openfhe.bridge import OpenfheBridge
+from pppml_fast.params import CkksParams
+
+__all__ = ["OpenfheExchange"]
+
+
+class OpenfheExchange:
+    """Encrypts under an OpenFHE public key, or a joint one, for sums of up to ``parties`` vectors within ``clip``.
+
+    ``params`` has the context's ring, the primes of ``level``, its packing (``real_slots``, or ``slots`` where the
+    context keeps imaginary parts) and exactly the scale of OpenFHE's own ciphertexts there, so that it adds them to its
+    own. Raises ParameterError when no sound set is: below 128 bits, or a scale that leaves no room for ``parties``.
+    """
+
+    def __init__(self, bridge: OpenfheBridge, public_key: Any, *, parties: int, clip: float, level: int = 0) -> None:
+        self.bridge = bridge
+        self.level = level
+        scale, self._degree = bridge.fresh_scale(level)
+        self.params = CkksParams(
+            "openfhe",
+            bridge.ring_dimension,
+            bridge.primes[: len(bridge.primes) - level],
+            parties,
+            clip,
+            packing="slots" if bridge.complex_slots else "real_slots",
+            slot_scale=scale,
+        )
+        key = bridge.read_public_key(public_key).under(len(self.params.primes))
+        self.key_tag = key.key_tag
+        self.public_key = PublicKey.from_residues(self.params, key.b, key.a)
+
+    def secret_key(self, private_key: Any) -> SecretKey:
+        """The secret key that opens what :attr:`public_key` encrypted, exactly: an ``openfhe.PrivateKey`` read.
+
+        Raises CiphertextError when its tag is another's, InputError when it is not ternary: a sum of shares, say.
+        """
+        if private_key.GetKeyTag() != self.key_tag:
+            raise CiphertextError(f"the secret key is {private_key.GetKeyTag()}'s, the public key {self.key_tag}'s")
+        return SecretKey.from_coefficients(self.params, self.bridge.read_secret_key(private_key))
+
+    def send(self, ciphertext: Ciphertext) -> list[Any]:
+        """The ``openfhe.Ciphertext`` of every block, in order: N/2 slots each, the last one padded with zeros.
+
+        Raises CiphertextError when it was made under other parameters than :attr:`params`.
+        """
+        if ciphertext.params.id != self.params.id:
+            raise CiphertextError(f"{ciphertext!r} was made under other parameters than this exchange's")
+        blocks = residue_blocks(ciphertext, self.level, self._degree, self.key_tag)
+        return [self.bridge.write_ciphertext(block) for block in blocks]
