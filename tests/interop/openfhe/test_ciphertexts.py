@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -142,6 +144,50 @@ def test_the_second_ciphertext_of_a_kind_is_read_from_its_binary_form(
     bridge.write_ciphertext(read)
     assert set(forms) == {openfhe.BINARY}
     assert np.abs(opened_here(there, read) - values).max() < error_bound(4096, read.scale)
+
+
+def test_skipped_tables_are_there_again_afterwards(side: Sides) -> None:
+    """OpenFHE keeps the tables of a context that it has, and makes those of a new one."""
+    there = side()
+    bridge = OpenfheBridge(there.context, skip_tables=True)
+    values = there.values(16)
+    written = bridge.write_ciphertext(encrypted_here(there, values))
+    total = there.context.EvalAdd(written, there.encrypt(values))
+    assert np.abs(there.decrypt(total) - 2 * values).max() < error_bound(4096, 2.0**40, 2)
+    run = subprocess.run(
+        [sys.executable, "-c", FRESH_CONTEXT], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (run.returncode, run.stdout) == (0, "decrypted\n"), run.stderr
+
+
+FRESH_CONTEXT = """
+import openfhe
+from pppml_fast.interop.openfhe import OpenfheBridge
+
+def context(scaling):
+    parameters = openfhe.CCParamsCKKSRNS()
+    parameters.SetMultiplicativeDepth(0)
+    parameters.SetRingDim(2048)
+    parameters.SetFirstModSize(50)
+    parameters.SetScalingModSize(scaling)
+    parameters.SetSecurityLevel(openfhe.HEStd_NotSet)
+    made = openfhe.GenCryptoContext(parameters)
+    for feature in (openfhe.PKE, openfhe.KEYSWITCH, openfhe.LEVELEDSHE):
+        made.Enable(feature)
+    return made
+
+saved = openfhe.Serialize(context(30), openfhe.BINARY)
+openfhe.ReleaseAllContexts()
+bridge = OpenfheBridge(context(35), skip_tables=True)
+keys = bridge.context.KeyGen()
+own = bridge.context.Encrypt(keys.publicKey, bridge.context.MakeCKKSPackedPlaintext([0.5]))
+bridge.write_ciphertext(bridge.read_ciphertext(own))
+again = openfhe.DeserializeCryptoContextString(saved, openfhe.BINARY)
+keys = again.KeyGen()
+made = again.Encrypt(keys.publicKey, again.MakeCKKSPackedPlaintext([0.25]))
+assert abs(again.Decrypt(keys.secretKey, made).GetRealPackedValueArray()[0] - 0.25) < 1e-3
+print("decrypted")
+"""
 
 
 def test_many_kinds_do_not_pile_up(side: Sides, monkeypatch: pytest.MonkeyPatch) -> None:

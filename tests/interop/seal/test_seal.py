@@ -11,7 +11,9 @@ import reference
 import tenseal.sealapi as seal
 import zstandard
 
+import pppml_fast as pf
 from pppml_fast.errors import CiphertextError
+from pppml_fast.interop.blocks import residue_blocks
 from pppml_fast.interop.residues import PublicResidues, ResidueCiphertext
 from pppml_fast.interop.seal import SealBridge
 
@@ -73,13 +75,17 @@ def bound(there: There, terms: int = 1) -> float:
     return float(10 * 3.2 * np.sqrt((1 + 4 * n / 3) * n * terms) / SCALE)
 
 
+def in_our_order(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    ours = np.empty(len(values))
+    ours[index] = values
+    return ours
+
+
 def encrypted_here(there: There, values: np.ndarray, level: int = 0) -> ResidueCiphertext:
     bridge = there.bridge
     count = len(bridge.primes) - level
     key, form = bridge.read_public_key(there.saved(there.public)).under(count), bridge._form_of(count)
-    index, _ = bridge.slot_order()
-    ours = np.empty(len(values))
-    ours[index] = values
+    ours = in_our_order(values, bridge.slot_order()[0])
     message = reference.encode(ours, bridge.ring_dimension, SCALE)
     residues = reference.encrypt(form.to_coefficients(key.b), form.to_coefficients(key.a), message, key.primes)
     return ResidueCiphertext(residues, key.primes, SCALE, len(values), level)
@@ -155,6 +161,20 @@ def test_objects_of_other_parameters_are_refused(there: There) -> None:
         stranger = SealBridge(there.bridge.ring_dimension, [1125899906826241])
     with pytest.raises(CiphertextError, match="other parameters"):
         stranger.read_ciphertext(there.saved(there.encrypt(there.values(8))))
+
+
+def test_sums_of_the_core_are_decrypted_there(there: There) -> None:
+    """Encrypted by the core under SEAL's public key, in SEAL's order of slots."""
+    bridge = there.bridge
+    params = pf.CkksParams("seal", bridge.ring_dimension, bridge.primes, 2, 1.0, packing="real_slots", slot_scale=SCALE)
+    key = bridge.read_public_key(there.saved(there.public)).under(len(bridge.primes))
+    public = pf.PublicKey.from_residues(params, key.b, key.a)
+    index, _ = bridge.slot_order()
+    given = [there.values(12), there.values(13)]
+    total = pf.add([public.encrypt(in_our_order(values, index)) for values in given])
+    (block,) = residue_blocks(total)
+    made = there.loaded(seal.Ciphertext, bridge.write_ciphertext(block))
+    assert 0 < np.abs(there.decrypt(made) - sum(given)).max() < params.max_error
 
 
 def test_slots_are_ordered_as_the_bridge_says(there: There) -> None:

@@ -25,6 +25,7 @@ __all__ = ["Comparison", "main"]
 
 PARTIES = 4
 ALONE, HERE = "OpenFHE alone", "here, then there"
+SUM_QUICK = f"sum of {PARTIES}, skip_tables"
 
 
 class Comparison:
@@ -35,7 +36,10 @@ class Comparison:
         self.weights = weights
         self.context = _context(ring_dimension, first, scaling)
         self.keys = self.context.KeyGen()
-        self.exchange = OpenfheExchange(OpenfheBridge(self.context), self.keys.publicKey, parties=PARTIES, clip=1.0)
+        self.exchange, self.quick = (
+            OpenfheExchange(OpenfheBridge(self.context, skip_tables=skip), self.keys.publicKey, parties=PARTIES, clip=1)
+            for skip in (False, True)
+        )
         generator = np.random.default_rng(2024)
         self.vectors = [np.clip(generator.normal(0, 0.05, weights), -1, 1) for _ in range(PARTIES)]
         self.sums = [np.add.reduce(self.vectors[:terms]) for terms in range(1, PARTIES + 1)]
@@ -44,17 +48,20 @@ class Comparison:
         """Each operation alone, and the whole sum of ``PARTIES`` vectors."""
         ours = [self.exchange.public_key.encrypt(vector) for vector in self.vectors[:2]]
         theirs = [self.encrypt_there(vector) for vector in self.vectors[:2]]
-        total, sent = add(ours), self.exchange.send(add(ours))
+        total, sent, added = add(ours), self.exchange.send(add(ours)), self.add_there(theirs)
         return [
             self._case(ALONE, "encrypt", lambda: self.encrypt_there(self.vectors[0]), self._there(1)),
             self._case(HERE, "encrypt", lambda: self.exchange.public_key.encrypt(self.vectors[0]), self._sent(1)),
             self._case(ALONE, "add two", lambda: self.add_there(theirs), self._there(2)),
             self._case(HERE, "add two", lambda: add(ours), self._sent(2)),
             self._case(HERE, "send", lambda: self.exchange.send(total), self._there(2)),
-            self._case(ALONE, "decrypt", lambda: self.decrypt_there(self.add_there(theirs)), self._error(2)),
+            self._case(HERE, "send, skip_tables", lambda: self.quick.send(total), self._there(2)),
+            self._case(ALONE, "decrypt", lambda: self.decrypt_there(added), self._error(2)),
             self._case(HERE, "decrypt", lambda: self.decrypt_there(sent), self._error(2)),
             self._case(ALONE, f"sum of {PARTIES}", self.sum_there, self._error(PARTIES)),
-            self._case(HERE, f"sum of {PARTIES}", self.sum_here, self._error(PARTIES)),
+            self._case(HERE, f"sum of {PARTIES}", lambda: self.sum_here(self.exchange), self._error(PARTIES)),
+            self._case(ALONE, SUM_QUICK, self.sum_there, self._error(PARTIES)),
+            self._case(HERE, SUM_QUICK, lambda: self.sum_here(self.quick), self._error(PARTIES)),
         ]
 
     # --- OpenFHE alone -------------------------------------------------------------------------------------------
@@ -79,9 +86,9 @@ class Comparison:
 
     # --- here, then there ----------------------------------------------------------------------------------------
 
-    def sum_here(self) -> np.ndarray:
-        total = add([self.exchange.public_key.encrypt(vector) for vector in self.vectors])
-        return self.decrypt_there(self.exchange.send(total))
+    def sum_here(self, exchange: OpenfheExchange) -> np.ndarray:
+        total = add([exchange.public_key.encrypt(vector) for vector in self.vectors])
+        return self.decrypt_there(exchange.send(total))
 
     # --- checks --------------------------------------------------------------------------------------------------
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from pppml_fast.cipher import Ciphertext, PublicKey, SecretKey
 from pppml_fast.errors import CiphertextError
 from pppml_fast.interop.blocks import residue_blocks
 from pppml_fast.interop.openfhe.bridge import OpenfheBridge
+from pppml_fast.levelled import LevelledCiphertext
 from pppml_fast.params import CkksParams
 
 __all__ = ["OpenfheExchange"]
@@ -56,3 +60,47 @@ class OpenfheExchange:
             raise CiphertextError(f"{ciphertext!r} was made under other parameters than this exchange's")
         blocks = residue_blocks(ciphertext, self.level, self._degree, self.key_tag)
         return [self.bridge.write_ciphertext(block) for block in blocks]
+
+    def receive(
+        self, ciphertexts: Sequence[Any], length: int, *, bound: float, error: float | None = None
+    ) -> LevelledCiphertext:
+        """OpenFHE's ciphertexts, one per block, as a levelled one of ``length`` weights: it decrypts rounded.
+
+        ``bound`` is on the magnitude of a slot's value; ``error`` on that of its error, by default that of one fresh
+        encryption of OpenFHE's, or of ours if that is larger, for every term of up to ``parties``. Raises
+        CiphertextError when the blocks differ in level, scale or key, are not pairs, or do not fit ``length``.
+        """
+        blocks = [self.bridge.read_ciphertext(ciphertext) for ciphertext in ciphertexts]
+        if not blocks or len(blocks) != self.params.block_count(length):
+            raise CiphertextError(
+                f"{len(blocks)} ciphertexts for {length} weights, which take {self.params.block_count(length)}"
+            )
+        head = blocks[0]
+        for block in blocks:
+            if len(block.residues) != 2 or block.slots != self.bridge.ring_dimension // 2:
+                raise CiphertextError(
+                    f"a ciphertext of {len(block.residues)} polynomials and {block.slots} slots; pairs of N/2 slots "
+                    "are received: relinearise products, encrypt without a smaller batch size"
+                )
+            if (block.primes, block.scale, block.key_tag) != (head.primes, head.scale, self.key_tag):
+                raise CiphertextError("the ciphertexts are not of one level, scale and key, the one of this exchange")
+        pairs = np.stack([block.residues for block in blocks])
+        return LevelledCiphertext.from_residues(
+            self.params,
+            pairs[:, 0],
+            pairs[:, 1],
+            length=length,
+            scale=head.scale,
+            bound=bound,
+            error=self.fresh_error * self.params.parties if error is None else error,
+        )
+
+    @property
+    def fresh_error(self) -> float:
+        """Bound on the magnitude of a slot's error of one fresh encryption, by OpenFHE or here.
+
+        Ours covers the encoding and noise of deviation 3.2. OpenFHE's noise has 3.19; its encoding rounds coefficients
+        by at most 1/2, which is added.
+        """
+        fresh = LevelledCiphertext.of(Ciphertext.zeros(self.params, 1))
+        return fresh.error + 0.5 * self.params.ring_dimension / self.params.total_scale
