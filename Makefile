@@ -147,6 +147,8 @@ dudect: build
 
 # --- other libraries ------------------------------------------------------------------------------------------------------
 
+# --- other libraries --------------------------------------------------------------------------------------------------
+
 .PHONY: test-openfhe bench-openfhe test-seal
 
 # OpenFHE's wheel serves CPython 3.10 alone, so it has an environment of its own, with the core and NumPy. `pppml bench`
