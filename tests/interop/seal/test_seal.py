@@ -12,7 +12,7 @@ import tenseal.sealapi as seal
 import zstandard
 
 import pppml_fast as pf
-from pppml_fast.errors import CiphertextError
+from pppml_fast.errors import CiphertextError, ParameterError
 from pppml_fast.interop.blocks import residue_blocks
 from pppml_fast.interop.residues import PublicResidues, ResidueCiphertext
 from pppml_fast.interop.seal import SealBridge
@@ -163,8 +163,10 @@ def test_objects_of_other_parameters_are_refused(there: There) -> None:
         stranger.read_ciphertext(there.saved(there.encrypt(there.values(8))))
 
 
-def test_sums_of_the_core_are_decrypted_there(there: There) -> None:
+@pytest.mark.parametrize("bits", [[60, 40, 40, 60], [60]], ids=str)
+def test_sums_of_the_core_are_decrypted_there(tmp_path: Path, bits: list[int]) -> None:
     """Encrypted by the core under SEAL's public key, in SEAL's order of slots."""
+    there = There(tmp_path, 8192, bits)
     bridge = there.bridge
     params = pf.CkksParams("seal", bridge.ring_dimension, bridge.primes, 2, 1.0, packing="real_slots", slot_scale=SCALE)
     key = bridge.read_public_key(there.saved(there.public)).under(len(bridge.primes))
@@ -175,6 +177,13 @@ def test_sums_of_the_core_are_decrypted_there(there: There) -> None:
     (block,) = residue_blocks(total)
     made = there.loaded(seal.Ciphertext, bridge.write_ciphertext(block))
     assert 0 < np.abs(there.decrypt(made) - sum(given)).max() < params.max_error
+
+
+def test_a_scale_beyond_the_leading_prime_is_refused_by_the_core(tmp_path: Path) -> None:
+    """Exact sums open modulo the leading primes up to 2^62: two of 36 bits are one too many, and one too few."""
+    bridge = There(tmp_path, 4096, [36, 36, 37]).bridge
+    with pytest.raises(ParameterError, match="seal"):
+        pf.CkksParams("seal", 4096, bridge.primes, 2, 1.0, packing="real_slots", slot_scale=SCALE)
 
 
 def test_slots_are_ordered_as_the_bridge_says(there: There) -> None:
