@@ -143,12 +143,7 @@ dudect: build
 	$(BIN)/cmake --build $(CPP_TESTS) --target dudect
 	$(CPP_TESTS)/csrc/tests/dudect $(BACKENDS)
 
-# --- OpenFHE ----------------------------------------------------------------------------------------------------------
-
-# --- other libraries ------------------------------------------------------------------------------------------------------
-
-# --- other libraries --------------------------------------------------------------------------------------------------
-
+# --- Other libraries (docs/interoperation.md) --------------------------------------------------------------------------
 .PHONY: test-openfhe bench-openfhe test-seal
 
 # OpenFHE's wheel serves CPython 3.10 alone, so it has an environment of its own, with the core and NumPy. `pppml bench`

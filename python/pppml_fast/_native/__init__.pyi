@@ -27,6 +27,7 @@ __all__: list[str] = [
     "Scheme",
     "SecretKey",
     "StreamKey",
+    "Transform",
     "WeightPolicy",
     "arena_capacity",
     "arena_statistics",
@@ -512,6 +513,20 @@ class Levelled:
         self,
         a: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
         b: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64],
+    ) -> numpy.typing.NDArray[numpy.uint64]: ...
+
+class Transform:
+    def __init__(
+        self,
+        ring_dimension: typing.SupportsInt | typing.SupportsIndex,
+        primes: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+        backend: str = "",
+    ) -> None: ...
+    def forward(
+        self, residues: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64]
+    ) -> numpy.typing.NDArray[numpy.uint64]: ...
+    def inverse(
+        self, residues: typing.Annotated[numpy.typing.ArrayLike, numpy.uint64]
     ) -> numpy.typing.NDArray[numpy.uint64]: ...
 
 def arena_capacity(bytes: typing.SupportsInt | typing.SupportsIndex) -> int: ...
