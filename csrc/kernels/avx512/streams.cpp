@@ -1,5 +1,7 @@
 #include "kernels/avx512/streams.hpp"
 
+#include <cpuid.h>
+
 #include <algorithm>
 
 #include "base/buffer.hpp"
@@ -10,8 +12,14 @@
 
 namespace pppml::kernels::avx512 {
 
+// Not by __builtin_cpu_supports, to which older compilers that emit the instructions have no name for them. That the
+// system saves the registers they use is known already: this file runs on processors with AVX-512 only.
 bool vaes_supported() {
-  return __builtin_cpu_supports("aes") != 0 && __builtin_cpu_supports("vaes") != 0;
+  static const bool supported = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __builtin_cpu_supports("aes") != 0 && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & bit_VAES) != 0;
+  }();
+  return supported;
 }
 
 PrivateWords::PrivateWords(PrivateStream source) : source_(source) {
