@@ -130,6 +130,20 @@ def test_wrong_frame_lengths_are_named() -> None:
         parse_frame(short)
 
 
+@pytest.mark.parametrize("size", [b"1e999", b"Infinity", b"-Infinity", b"NaN"])
+def test_numbers_beyond_all_integers_are_refused(size: bytes) -> None:
+    """JSON admits them, `int` does not: they come before any signature is checked, so from anybody."""
+    with pytest.raises(ProtocolError, match=r"layout cannot be read"):
+        parse_layout(b'[["a",[' + size + b'],"float32"]]')
+    member = b'{"identity":"' + b"0" * 64 + b'","name":"a","weight":1.0}'
+    fields = (
+        b'"layout":"","members":[' + member + b'],"options":{},"parameters":{},"relay":null',
+        b'"sum_parameters":{}',
+    )
+    with pytest.raises(ProtocolError, match=r"roster cannot be read"):
+        Roster.parse(b"{" + fields[0] + b',"rounding":"nearest",' + fields[1] + b',"version":' + size + b"}")
+
+
 def test_field_values_outside_the_field_are_refused() -> None:
     data = bytearray(ShareSum(bytes(32), np.array([65536])).encode())
     data[36] = 1

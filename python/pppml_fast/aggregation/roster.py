@@ -153,7 +153,7 @@ class Roster:
             canonical = roster.canonical_bytes()
         except PppmlError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
             raise ProtocolError(f"the roster cannot be read: {type(error).__name__}: {error}") from None
         if canonical != data:
             raise ProtocolError("the roster is not in canonical form; it may have been altered")
@@ -216,7 +216,7 @@ def parse_layout(data: bytes) -> Layout:
         layout = Layout(tuple(TensorSpec(str(n), tuple(int(k) for k in s), str(d)) for n, s, d in rows))
     except PppmlError as error:
         raise ProtocolError(f"the proposed layout is refused: {error}") from None
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ProtocolError(f"the proposed layout cannot be read: {type(error).__name__}: {error}") from None
     if layout.canonical_bytes() != data:
         raise ProtocolError("the proposed layout is not in canonical form")
