@@ -24,6 +24,7 @@ Packing = Literal["coefficients", "slots", "real_slots"]
 _LATER_FIELDS = frozenset({"packing", "slot_scale", "insecure_for_comparison"})
 
 _P50_PRIME = 1125899906826241
+_INT64, _UINT32 = (1 << 63) - 1, (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,12 @@ class CkksParams:
         _check_choice("packing", self.packing, get_args(Packing))
         if not isinstance(self.insecure_for_comparison, bool):
             raise ParameterError(f"insecure_for_comparison = {self.insecure_for_comparison!r} must be True or False")
+        if not isinstance(self.name, str):
+            raise ParameterError(f"name = {self.name!r} is not text; a parameter set is named by a string")
         # Plain ints and floats, so that the same set has the same id however its numbers were given.
-        for name in ("ring_dimension", "parties", "values_per_coefficient"):
-            object.__setattr__(self, name, _whole(name, getattr(self, name)))
-        object.__setattr__(self, "primes", tuple(_whole("modulus", q) for q in self.primes))
+        for name, most in (("ring_dimension", _INT64), ("parties", _INT64), ("values_per_coefficient", _UINT32)):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), 0, most, ParameterError))
+        object.__setattr__(self, "primes", _moduli(self.primes))
         object.__setattr__(self, "clip", _real("clip", self.clip))
         if self.slot_scale is not None:
             object.__setattr__(self, "slot_scale", _real("slot_scale", self.slot_scale))
@@ -364,7 +367,7 @@ class CkksParams:
         expected = {f.name for f in dataclasses.fields(cls) if f.init}
         if not expected - _LATER_FIELDS <= set(values) <= expected:
             raise ParameterError(f"parameter literal has keys {sorted(values)}; it takes {sorted(expected)}")
-        return cls(**{**values, "primes": tuple(values["primes"])})
+        return cls(**values)
 
     def canonical_bytes(self) -> bytes:
         """The literal as canonical JSON, floats in hexadecimal."""
@@ -410,6 +413,13 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def _whole(name: str, value: Any) -> int:
     return whole_number(name, value, 0, error=ParameterError)
+
+
+def _moduli(values: Any) -> tuple[int, ...]:
+    try:
+        return tuple(_whole("modulus", q) for q in values)
+    except TypeError:
+        raise ParameterError(f"primes = {values!r} is no sequence of whole numbers") from None
 
 
 def _real(name: str, value: Any) -> float:

@@ -328,6 +328,20 @@ def test_literals_with_other_keys_are_refused() -> None:
         pf.CkksParams.from_dict(literal)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("primes", value) for value in (5, None, True, [None], ["p"])),
+        *(("name", value) for value in (None, 5, ["p31"])),
+        *(("values_per_coefficient", value) for value in (2**33, 2**64, 1.0, None)),
+        *((field, value) for field in ("parties", "ring_dimension") for value in (2**63, 2**64, "3", float("inf"))),
+    ],
+)
+def test_literals_of_other_types_are_refused(field: str, value: object) -> None:
+    with pytest.raises(pf.ParameterError, match="modulus" if field == "primes" and isinstance(value, list) else field):
+        pf.CkksParams.from_dict({**collective("p31", 5).to_dict(), field: value})
+
+
 def test_a_set_is_immutable() -> None:
     params = collective("p31", 5)
     with pytest.raises(dataclasses.FrozenInstanceError):
