@@ -27,6 +27,7 @@ help:
 	@echo "make bench-suite     every primitive, operation and round with pytest-benchmark, into runs/bench/suite.json"
 	@echo "make bench-compare   the gate against regressions: instructions, bytes, ratios within one run"
 	@echo "make bench-baseline  write benchmarks/baseline.json anew"
+	@echo "make fuzz    every parser on 10^7 inputs (FUZZ_EXECUTIONS=N); make fuzz-smoke: the short run of CI"
 	@echo "make format  rewrite sources in the project's style"
 
 build: $(STAMP)
@@ -179,3 +180,16 @@ $(SEAL_STAMP): $(STAMP)
 
 test-seal: $(SEAL_STAMP)
 	PYTHONPATH=tests/interop $(BIN)/python -m pytest -p counts -p no:cacheprovider tests/interop/seal
+
+# --- fuzzing: the last line is executions=... targets=... crashes=0 ---------------------------------------------------
+# Clang with libFuzzer and atheris are installed where that is possible; else mutation drivers run the same targets.
+FUZZ_EXECUTIONS ?= 10500000
+FUZZ_OPTIONS ?=
+.PHONY: fuzz fuzz-smoke
+
+fuzz: build
+	$(BIN)/python tests/fuzz/run.py --install --executions $(FUZZ_EXECUTIONS) $(FUZZ_OPTIONS)
+
+# The same inputs every time, in a minute, with GCC alone: for CI.
+fuzz-smoke: build
+	$(BIN)/python tests/fuzz/run.py --smoke $(FUZZ_OPTIONS)
