@@ -42,12 +42,14 @@ def _packed(name: str) -> list[bytes]:
         for length in (1, 140):
             params = pf.CkksParams.preset(preset, parties=3, clip=1.0, keys="secret")
             payload = bytes(pf.keygen(params).secret.encrypt_bytes(np.linspace(-1, 1, length, dtype=np.float32)))
-            head = bytes([2 * ring, length]) if name == "rows" else bytes([ring, length % 2, 1, 2, 3, 4])
-            seeds.append(head + payload[HEADER_BYTES:])
-    # Residues of zero are valid in every ring.
-    for ring in range(RING_COUNT):
-        seeds.append((bytes([2 * ring, 1]) if name == "rows" else bytes([ring, 0, 0, 0, 0, 0])) + bytes(240))
+            seeds.append(_head(name, ring, length, 0) + payload[HEADER_BYTES:])
+    # Residues of zero are valid in every ring, and so is one below the prime.
+    seeds += [_head(name, ring, 1, edge) + bytes(240) for ring in range(RING_COUNT) for edge in (0, 21, 22, 23)]
     return seeds
+
+
+def _head(name: str, ring: int, shift: int, edge: int) -> bytes:
+    return bytes([2 * ring, shift, edge] if name == "rows" else [ring, shift % 2, edge, 1, 2, 3, 4])
 
 
 def _literals() -> list[bytes]:

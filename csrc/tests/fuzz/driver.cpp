@@ -23,8 +23,9 @@
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size);
 extern "C" void __sanitizer_set_death_callback(void (*callback)());
-// An allocation no small input can justify is a finding; so is memory that is never given back.
-extern "C" const char* __asan_default_options() {
+// An abort is reported like a fault, and an allocation no small input can justify is a finding. The sanitizer's library
+// looks the function up, so that it must be visible.
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
   return "handle_abort=1:allocator_may_return_null=0:max_allocation_size_mb=256";
 }
 

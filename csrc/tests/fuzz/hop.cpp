@@ -1,5 +1,6 @@
 // hop: every backend accepts the same incoming blocks, and gives packed(unpacked(in) + mine) modulo every prime.
-// Input: ring (1 byte), flags (1: in place), seed of the own residues (4), the packed blocks.
+// Input: ring (1 byte), flags (1: in place), an edge to put into the first row (1), seed of the own residues (4), the
+// packed blocks.
 #include "base/check.hpp"
 #include "base/modular.hpp"
 #include "tests/fuzz/sets.hpp"
@@ -53,12 +54,14 @@ template <class Word>
 void run(const fuzz::RingOnBackends<Word>& ring, fuzz::Input& input) {
   const auto& table = ring.ring.table();
   const bool in_place = (input.take<std::uint8_t>() & 1) != 0;
+  const auto edge = input.take<std::uint8_t>();
   auto state = input.take<std::uint32_t>();
   const kernels::Batch batch = batch_in(table, input.left());
   if (batch.blocks == 0) return;
   const std::size_t size =
       (batch.blocks - 1) * kernels::packed_block_bytes(table) + bytes_of_rows(table, batch.last_length);
-  const std::vector<std::uint8_t> in = input.take_bytes(size);
+  std::vector<std::uint8_t> in = input.take_bytes(size);
+  fuzz::put_edge(in.data(), kernels::row_length(table, batch, 0), table.primes[0].bits, table.primes[0].modulus, edge);
   std::vector<Word> mine(((batch.blocks - 1) * table.degree() + batch.last_length) * table.prime_count);
   std::size_t word = 0;
   for (std::size_t b = 0; b < batch.blocks; ++b) {

@@ -1,5 +1,5 @@
 // unpack_row: every backend finds the same residues and the same refusals, and packing what was read gives the bytes
-// back. Input: ring (1 byte), distance from an aligned address (1), the packed row.
+// back. Input: ring (1 byte), distance from an aligned address (1), an edge to put in (1), the packed row.
 #include "base/check.hpp"
 #include "tests/fuzz/sets.hpp"
 
@@ -10,11 +10,13 @@ using fuzz::check;
 
 template <class Word>
 void run(const fuzz::RingOnBackends<Word>& ring, std::size_t prime_index, std::size_t shift, fuzz::Input& input) {
+  const auto edge = input.take<std::uint8_t>();
   const auto& prime = ring.ring.table().primes[prime_index];
   const std::size_t count = std::min<std::size_t>(input.left() * 8 / prime.bits, ring.ring.degree());
   const std::size_t size = kernels::packed_row_bytes(prime, count);
   std::vector<std::uint8_t> packed(shift);
-  const std::vector<std::uint8_t> bytes = input.take_bytes(size);
+  std::vector<std::uint8_t> bytes = input.take_bytes(size);
+  fuzz::put_edge(bytes.data(), count, prime.bits, prime.modulus, edge);
   packed.insert(packed.end(), bytes.begin(), bytes.end());
   packed.shrink_to_fit();
   std::vector<Word> expected(count), words(count);
