@@ -73,9 +73,8 @@ def _edit(chance: random.Random, data: bytearray, pool: Sequence[bytes], diction
     kind = chance.randrange(9)
     at = chance.randrange(len(data)) if data else 0
     if not data or kind == 0:
-        data[at:at] = (
-            chance.randbytes(chance.randrange(1, 33)) if chance.random() < 0.5 else bytes(chance.randrange(33))
-        )
+        place, count = chance.randrange(len(data) + 1), chance.randrange(1, 33)
+        data[place:place] = chance.randbytes(count) if chance.random() < 0.5 else bytes(count)
     elif kind == 1:
         data[at] ^= 1 << chance.randrange(8)
     elif kind == 2:

@@ -41,8 +41,8 @@ class PythonTarget:
 
 # Cheap parsers get the bulk; where an input costs an opening or a handshake, coverage saturates after thousands.
 NATIVE = (
-    NativeTarget("rows", 0.66, 100000, 1200),
-    NativeTarget("hop", 0.15, 40000, 4096),
+    NativeTarget("rows", 0.75, 100000, 500),
+    NativeTarget("hop", 0.06, 40000, 2000),
     NativeTarget("parameters", 0.12, 50000, 80),
     NativeTarget("open", 0.0006, 150, 600),
     NativeTarget("turn", 0.0003, 100, 2000),
