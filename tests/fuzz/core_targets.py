@@ -6,10 +6,15 @@ refused must be refused by an error of the library, and whatever is accepted mus
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import itertools
 import json
+import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 from json_edits import edited
@@ -37,12 +42,32 @@ class Sample(NamedTuple):
     tags: list[bytes]
 
 
+@contextlib.contextmanager
+def fixed_randomness() -> Iterator[None]:
+    """Within it the system's generator gives the same bytes in every process, so that the seeds are the same."""
+    count = itertools.count()
+
+    def drawn(size: int) -> bytes:
+        return hashlib.shake_256(next(count).to_bytes(8, "little")).digest(size)
+
+    with (
+        mock.patch.object(os, "urandom", drawn),
+        mock.patch.object(_native.StreamKey, "from_system", lambda: _native.StreamKey.from_bytes(drawn(32))),
+    ):
+        yield
+
+
 @functools.cache
 def sample(choice: int) -> Sample:
     """One of the combinations of set and key mode, with the bytes of a single ciphertext and of a sum.
 
-    The secrets are fixed, so that a corpus and a finding mean the same in every process.
+    Nothing in it is random, so that a corpus and a finding mean the same in every process.
     """
+    with fixed_randomness():
+        return _sample(choice)
+
+
+def _sample(choice: int) -> Sample:
     name, keys = SETS[choice % 4], MODES[choice // 4 % 3]
     params = pf.CkksParams.preset(name, parties=PARTIES, clip=1.0, keys=keys)  # type: ignore[arg-type]
     scheme, weights = params._scheme, np.linspace(-1.1, 1.1, 130, dtype=np.float32)

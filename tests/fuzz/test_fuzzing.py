@@ -66,6 +66,26 @@ def test_seeds_are_no_findings(name: str) -> None:
         function(seed)
 
 
+SEEDS = """
+import hashlib, sys
+sys.path.insert(0, {folder!r})
+from native_seeds import native_seeds
+from targets import NATIVE, PYTHON, python_target
+seeds = [native_seeds(target.name) for target in NATIVE] + [python_target(target.name)[2] for target in PYTHON]
+print(hashlib.sha256(b"".join(len(s).to_bytes(4, "little") + s for part in seeds for s in part)).hexdigest())
+"""
+
+
+def test_the_seeds_are_the_same_in_every_process() -> None:
+    script = SEEDS.format(folder=str(HERE))
+    outputs = {
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True).stdout
+        for _ in range(2)
+    }
+    assert len(outputs) == 1
+    assert len(outputs.pop()) == 65
+
+
 def test_every_body_has_a_seed_and_every_source_a_target() -> None:
     parsers = {name for name in payloads.__all__ if hasattr(getattr(payloads, name), "parse")}
     assert {type(payload).__name__ for payload in PAYLOADS} == parsers
