@@ -28,6 +28,13 @@ help:
 	@echo "make bench-compare   the gate against regressions: instructions, bytes, ratios within one run"
 	@echo "make bench-baseline  write benchmarks/baseline.json anew"
 	@echo "make fuzz    every parser on 10^7 inputs (FUZZ_EXECUTIONS=N); make fuzz-smoke: the short run of CI"
+	@echo "make test-openfhe    exchange with OpenFHE, where a CPython 3.10 is installed; make bench-openfhe measures it"
+	@echo "make test-seal       exchange with SEAL, through TenSEAL"
+	@echo "make fuzz    every parser on 10^7 inputs; make fuzz-smoke is the short run of CI"
+	@echo "make test-cpp, test-sanitize, test-constant-time, dudect   the tools of trust (csrc/README.md)"
+	@echo "make test-samplers   10^8 draws from every sampler"
+	@echo "make levels  every preset's security level anew"
+	@echo "make stubs   write the extension's types from the built extension"
 	@echo "make format  rewrite sources in the project's style"
 
 build: $(STAMP)

@@ -182,17 +182,21 @@ void Levelled::compose(std::size_t level, Word* rows, double scale, double* coef
       }
       rows[i * degree() + k] = digit;
     }
-    // (Q - 1) / 2 has the digits (q_i - 1) / 2, and Q - 1 - x those of x from q_i - 1: above half, minus (Q - x).
-    std::size_t top = level;
-    while (top-- > 0 && rows[top * degree() + k] == moduli_[top].q / 2) {
-    }
-    const bool negative = top < level && rows[top * degree() + k] > moduli_[top].q / 2;
-    double x = negative ? 1 : 0;
+    // (Q - 1) / 2 has the digits (q_i - 1) / 2, and Q - 1 - x those of x from q_i - 1: above half, minus (Q - x). What
+    // is decrypted decides no branch.
+    Word negative = 0;
     for (std::size_t i = 0; i < level; ++i) {
-      const Word digit = rows[i * degree() + k];
-      x += static_cast<double>(negative ? moduli_[i].q - 1 - digit : digit) * weights[i];
+      const Word digit = rows[i * degree() + k], half = moduli_[i].q / 2;
+      const Word above = (half - digit) >> 63, different = (digit ^ half) != 0;
+      negative = (different & above) | (~different & 1 & negative);
     }
-    coefficients[k] = (negative ? -x : x) / scale;
+    const Word mask = Word{0} - negative;
+    double x = static_cast<double>(negative);
+    for (std::size_t i = 0; i < level; ++i) {
+      const Word digit = rows[i * degree() + k], mirrored = moduli_[i].q - 1 - digit;
+      x += static_cast<double>((mirrored & mask) | (digit & ~mask)) * weights[i];
+    }
+    coefficients[k] = x * (1 - 2 * static_cast<double>(negative)) / scale;
   }
 }
 

@@ -194,6 +194,14 @@ struct Message {
   QuantizeReport* report;
 };
 
+// A polynomial held in NTT form as a constant factor: L rows of values and of Shoup companions. The values carry N^-1,
+// so that the inverse transform that follows every product need not scale.
+template <class Word>
+struct Multiplier {
+  const Word* values;
+  const Word* companions;
+};
+
 // --- the canonical embedding ---------------------------------------------------------------------------------------
 
 // Roots of the complex transform between N coefficients and M = N/2 slots (embedding.hpp). Node 2^d + g of the tree of
@@ -209,14 +217,6 @@ struct EmbeddingTable {
 constexpr std::size_t kEmbeddingRows = 8;
 
 // --- fused operations -------------------------------------------------------------------------------------------
-
-// A polynomial held in NTT form as a constant factor: L rows of values and of Shoup companions. The values carry N^-1,
-// so that the inverse transform that follows every product need not scale.
-template <class Word>
-struct Multiplier {
-  const Word* values;
-  const Word* companions;
-};
 
 // pad_j = -INTT(a_j * s) + e_j for every block j; a_j expands from `public_key`, e_j from `noise`.
 template <class Word>
@@ -328,6 +328,8 @@ struct KernelTable {
   // values in [0, q) in coefficient order -> values at psi^(2 bitrev(i) + 1), and back; in place.
   void (*forward_ntt)(const PrimeTable<Word>&, unsigned log_degree, Word* values);
   void (*inverse_ntt)(const PrimeTable<Word>&, unsigned log_degree, Word* values);
+  // one row: values * factor, N times the inverse transform of it, in [0, q); in place
+  void (*multiply_and_invert)(const PrimeTable<Word>&, unsigned log_degree, const Multiplier<Word>& factor, Word* row);
   // words [first, first + count) of a stream
   void (*stream)(PrivateStream, std::uint32_t selector, std::uint64_t block, std::uint64_t first, std::size_t count,
                  std::uint32_t* out);

@@ -187,7 +187,7 @@ TEST(key_set_up) {
       make_secret(error);
       const auto secret = scheme->generate_secret(seed);
       if (set.keys == ckks::KeyMode::kPublic) {
-        std::vector<std::uint8_t> pk0(set.ring_dimension * scheme->word_bytes());
+        std::vector<std::uint8_t> pk0(set.primes.size() * set.ring_dimension * scheme->word_bytes());
         const std::uint8_t public_seed[kernels::kStreamKeyBytes] = {};
         scheme->generate_public(*secret, error, public_seed, pk0.data());
         CHECK(is_secret(pk0));  // until it is sent

@@ -9,6 +9,7 @@ namespace pppml::tests {
 namespace {
 
 using ckks::KeyMode;
+using ckks::Packing;
 using ckks::Rounding;
 
 ring::StreamKey fixed_key(std::uint8_t first) {
@@ -38,6 +39,14 @@ const std::vector<ParameterSet>& parameter_sets() {
       {"p31 public", 2048, {2147389441}, KeyMode::kPublic, 1, Rounding::kStochastic},
       {"p50", 4096, {1125899906826241}, KeyMode::kCollective, 1, Rounding::kStochastic},
       {"p62", 4096, {2147377153, 2147352577}, KeyMode::kSecret, 3, Rounding::kNearest},
+      {"p50 slots", 4096, {1125899906826241}, KeyMode::kCollective, 1, Rounding::kNearest, Packing::kSlots},
+      {"two primes",
+       4096,
+       {1125899906826241, 1099511480321},
+       KeyMode::kPublic,
+       1,
+       Rounding::kNearest,
+       Packing::kRealSlots},
   };
   return all;
 }
@@ -51,6 +60,7 @@ ckks::Parameters parameters_of(const ParameterSet& set) {
   literal.keys = set.keys;
   literal.values_per_coefficient = set.values_per_coefficient;
   literal.rounding = set.rounding;
+  literal.packing = set.packing;
   return ckks::Parameters(literal);
 }
 

@@ -17,10 +17,11 @@ struct ParameterSet {
   ckks::KeyMode keys;
   unsigned values_per_coefficient;
   ckks::Rounding rounding;
+  ckks::Packing packing = ckks::Packing::kCoefficients;
 };
 
-// One 31-bit prime, one below 2^50 and two 31-bit primes in 64-bit words; several values per coefficient; stochastic
-// rounding; a public key.
+// One 31-bit prime, one below 2^50 and two 31-bit primes; several values per coefficient; stochastic rounding; a public
+// key; slots, modulo one prime and modulo the first of two.
 const std::vector<ParameterSet>& parameter_sets();
 
 ckks::Parameters parameters_of(const ParameterSet& set);

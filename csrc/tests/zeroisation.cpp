@@ -144,7 +144,7 @@ void add_everything(Traces& traces, const Party& party, const ParameterSet& set)
     add_factor<std::uint64_t>(traces, set, *party.secret);
   }
   add_noise(traces, party);
-  std::vector<std::int64_t> message(party.weights.size());
+  std::vector<std::int64_t> message(party.scheme->integers(party.all()));
   party.scheme->quantize(party.plain(), &party.noise, party.all(), message.data());
   add(traces, "quantised weights", message, 64);
   add(traces, "quantised weights", std::vector<std::int32_t>(message.begin(), message.end()), 32);

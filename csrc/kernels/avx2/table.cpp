@@ -8,6 +8,7 @@
 #include "kernels/avx2/opening.hpp"
 #include "kernels/avx2/streams.hpp"
 #include "kernels/avx2/transform.hpp"
+#include "kernels/composed.hpp"
 #include "kernels/scalar/fused.hpp"
 
 namespace pppml::kernels::avx2 {
@@ -112,8 +113,14 @@ const KernelTable<std::uint64_t>& table() {
   static const KernelTable<std::uint64_t> kTable = [] {
     KernelTable<std::uint64_t> t = scalar::table<std::uint64_t>();
     t.name = "avx2";
+    t.private_cipher = StreamCipher::kAes256;
+    t.stream = stream;
+    t.gaussian = gaussian;
+    t.ternary = ternary;
+    t.quantize = quantize;
     t.embed = embed;
     t.unembed = unembed;
+    composed::fill<std::uint64_t, table<std::uint64_t>>(&t);
     return t;
   }();
   return kTable;

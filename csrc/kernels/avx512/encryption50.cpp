@@ -11,9 +11,10 @@
 #include "kernels/avx512/quantizer.hpp"
 #include "kernels/avx512/rings50.hpp"
 #include "kernels/avx512/streams.hpp"
+#include "kernels/avx512/table.hpp"
 #include "kernels/avx512/words64.hpp"
+#include "kernels/composed.hpp"
 #include "kernels/rows.hpp"
-#include "kernels/scalar/fused.hpp"
 
 namespace pppml::kernels::avx512 {
 namespace {
@@ -183,7 +184,7 @@ class PublicRows {
 }  // namespace
 
 void make_pads(const PadRequest<Word>& request, Word* out) {
-  if (declined(*request.ring)) return scalar::table<Word>().make_pads(request, out);
+  if (declined(*request.ring)) return composed::make_pads<Word, table<Word>>(request, out);
   Pads pads(request);
   RowFinisher finisher(*request.ring, nullptr, {out, nullptr});
   for (std::size_t b = 0; b < request.batch.blocks; ++b) {
@@ -195,7 +196,7 @@ void make_pads(const PadRequest<Word>& request, Word* out) {
 
 bool encrypt(const PadRequest<Word>& pad_request, const MessageRequest<Word>& request) {
   const Ring64& ring = *request.ring;
-  if (declined(ring)) return scalar::table<Word>().encrypt(pad_request, request);
+  if (declined(ring)) return composed::encrypt<Word, table<Word>>(pad_request, request);
   Pads pads(pad_request);
   Messages messages(request);
   RowFinisher finisher(ring, request.incoming, request.out);
@@ -213,7 +214,7 @@ bool encrypt(const PadRequest<Word>& pad_request, const MessageRequest<Word>& re
 
 bool encrypt_prepared(const Word* pads, const MessageRequest<Word>& request) {
   const Ring64& ring = *request.ring;
-  if (declined(ring)) return scalar::table<Word>().encrypt_prepared(pads, request);
+  if (declined(ring)) return composed::encrypt_prepared<Word, table<Word>>(pads, request);
   Messages messages(request);
   RowFinisher finisher(ring, request.incoming, request.out);
   const __m512i q = broadcast64(ring.primes[0].modulus);
@@ -232,7 +233,7 @@ bool encrypt_prepared(const Word* pads, const MessageRequest<Word>& request) {
 void encrypt_public(const PublicEncryptRequest<Word>& request) {
   const Ring64& ring = *request.message.ring;
   const Batch& batch = request.message.batch;
-  if (declined(ring)) return scalar::table<Word>().encrypt_public(request);
+  if (declined(ring)) return composed::encrypt_public<Word, table<Word>>(request);
   PublicRows rows(request);
   Messages messages(request.message);
   RowFinisher first(ring, nullptr, request.message.out), second(ring, nullptr, request.out1);

@@ -11,6 +11,7 @@
 #include "kernels/avx512/tags.hpp"
 #include "kernels/avx512/transform32.hpp"
 #include "kernels/avx512/vaes.hpp"
+#include "kernels/composed.hpp"
 #include "kernels/scalar/fused.hpp"
 
 namespace pppml::kernels::avx512 {
@@ -38,15 +39,15 @@ bool many_primes(const RingTable<Word>& ring) {
 }
 
 bool checked_encrypt(const PadRequest<Word>& pads, const MessageRequest<Word>& message) {
-  return (many_primes(*message.ring) ? scalar::table<Word>().encrypt : encrypt)(pads, message);
+  return (many_primes(*message.ring) ? composed::encrypt<Word, table<Word>> : encrypt)(pads, message);
 }
 
 bool checked_encrypt_prepared(const Word* pads, const MessageRequest<Word>& message) {
-  return (many_primes(*message.ring) ? scalar::table<Word>().encrypt_prepared : encrypt_prepared)(pads, message);
+  return (many_primes(*message.ring) ? composed::encrypt_prepared<Word, table<Word>> : encrypt_prepared)(pads, message);
 }
 
 void checked_encrypt_public(const PublicEncryptRequest<Word>& request) {
-  (many_primes(*request.message.ring) ? scalar::table<Word>().encrypt_public : encrypt_public)(request);
+  (many_primes(*request.message.ring) ? composed::encrypt_public<Word, table<Word>> : encrypt_public)(request);
 }
 
 KernelTable<Word> make_table() {

@@ -16,6 +16,7 @@
 #include "kernels/avx512/table.hpp"
 #include "kernels/avx512/tags.hpp"
 #include "kernels/avx512/vaes.hpp"
+#include "kernels/composed.hpp"
 #include "kernels/rows.hpp"
 #include "kernels/scalar/fused.hpp"
 #include "kernels/scalar/opening.hpp"
@@ -40,6 +41,16 @@ void forward_ntt(const Prime64& prime, unsigned log_degree, Word* values) {
 void inverse_ntt(const Prime64& prime, unsigned log_degree, Word* values) {
   if (declined(prime, log_degree)) return portable().inverse_ntt(prime, log_degree, values);
   ifma::inverse_ntt(prime, log_degree, values);
+}
+
+void multiply_and_invert(const Prime64& prime, unsigned log_degree, const Multiplier<Word>& factor, Word* row) {
+  if (declined(prime, log_degree)) return portable().multiply_and_invert(prime, log_degree, factor, row);
+  ifma::multiply_and_invert(prime, log_degree, factor, row);
+  const __m512i q = _mm512_set1_epi64(static_cast<long long>(prime.modulus));
+  for (std::size_t k = 0; k < std::size_t{1} << log_degree; k += 8) {
+    const __m512i x = _mm512_loadu_si512(row + k);  // [0, 2 q)
+    _mm512_storeu_si512(row + k, _mm512_min_epu64(x, _mm512_sub_epi64(x, q)));
+  }
 }
 
 void uniform(const Prime64& prime, unsigned log_degree, const std::uint8_t* key, std::uint32_t selector,
@@ -84,7 +95,7 @@ class Products {
 
 void open(const OpenRequest<Word>& request) {
   const Ring64& ring = *request.ring;
-  if (declined(ring) || !rounds50(request)) return portable().open(request);
+  if (declined(ring) || !rounds50(request)) return composed::open<Word, table<Word>>(request);
   SecretBuffer<Word> row(ring.degree()), scratch(ring.degree());
   SecretBuffer<std::int64_t> coefficients(ring.degree());
   Products products(request);
@@ -122,7 +133,9 @@ KernelTable<Word> make_table() {
   t.unembed = unembed;
   t.add = add;
   t.hop = hop;
+  composed::fill<Word, table<Word>>(&t);
   if (__builtin_cpu_supports("avx512ifma") == 0) return t;
+  t.multiply_and_invert = multiply_and_invert;
   t.forward_ntt = forward_ntt;
   t.inverse_ntt = inverse_ntt;
   t.uniform = uniform;
