@@ -163,7 +163,7 @@ PYTHON310 := $(shell for candidate in python3.10 $${PYENV_ROOT:-$$HOME/.pyenv}/v
 
 $(OPENFHE_STAMP): $(CORE_SOURCES)
 	[ -x $(OPENFHE)/bin/python ] || $(PYTHON310) -m venv $(OPENFHE)
-	$(OPENFHE)/bin/python -m pip install --quiet --constraint constraints.txt "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.24" "ninja>=1.11" pytest
+	$(OPENFHE)/bin/python -m pip install --quiet --constraint constraints.txt "scikit-build-core>=0.10" "pybind11>=2.13" "cmake>=3.24" "ninja>=1.11" pytest hypothesis
 	$(OPENFHE)/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[openfhe]"
 	@touch $@
 
