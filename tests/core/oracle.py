@@ -195,7 +195,9 @@ def max_magnitude(params: CkksParams) -> tuple[int, int, int, int]:
     deviations = 15.45 if params.keys == "public" else 15.2
     noise = math.ceil(deviations * math.sqrt(variance * params.parties))
     delta = 2 * noise + 1
-    modulus = math.prod(params.primes)
+    modulus = 1
+    for q in params.primes[:2]:  # sums open modulo the leading primes, two at most, below 2^62 together
+        modulus *= q if modulus * q < 2**62 else 1
 
     def bound(m: int) -> int:
         return params.parties * m if params.weights == "free" else m + (m >> 20) + params.parties // 2 + 2

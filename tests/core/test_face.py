@@ -47,6 +47,9 @@ def literals(draw: st.DrawFn) -> dict[str, Any]:
         "values_per_coefficient": draw(st.integers(0, 4)),
         "rounding": draw(st.sampled_from(["nearest", "stochastic"])),
     }
+    if draw(st.booleans()):
+        literal["packing"] = draw(st.sampled_from(["coefficients", "slots", "real_slots"]))
+        literal["slot_scale"] = draw(st.none() | st.integers(0, 60).map(lambda power: 2.0**power) | st.floats())
     if draw(st.integers(0, 3)) == 0:
         literal[draw(st.sampled_from(sorted(literal)))] = draw(odd_values)
     return literal
@@ -62,15 +65,18 @@ def test_any_literal_is_refused_or_gives_a_set_whose_law_holds(literal: dict[str
         return
     delta, noise, magnitude, bound = oracle.max_magnitude(params)
     assert (params.scale, params.noise_bound) == (delta, noise)
-    if params.rounding == "nearest":
+    if params.rounding == "nearest" and params.slot_scale is None:
         assert (params.max_magnitude, params.sum_bound) == (magnitude, bound)
+    assert params.slot_scale is None or math.isclose(params.total_scale, params.slot_scale, rel_tol=1e-12)
     modulus, base = math.prod(params.primes), 2 * params.sum_bound + 1
     reach = base**params.values_per_coefficient - 1
     assert params.max_magnitude >= 1
     assert reach * delta + 2 * noise < modulus
     assert params.level_bits["classical"] >= 128
     assert params.failure_log2 <= -128
-    assert math.isclose(params.step * params.max_magnitude, params.clip, rel_tol=1e-12)
+    largest = params.clip * (math.sqrt(2) if params.packing == "slots" else 1)  # of a coefficient
+    assert params.step * params.max_magnitude >= largest * (1 - 1e-12)
+    assert params.slot_scale is not None or math.isclose(params.step * params.max_magnitude, largest, rel_tol=1e-12)
     for again in (pf.CkksParams.from_dict(params.to_dict()), pickle.loads(pickle.dumps(params))):
         assert (again, again.id, hash(again)) == (params, params.id, hash(params))
 

@@ -10,7 +10,8 @@ using namespace pppml;
 using fuzz::check;
 
 struct Values {
-  explicit Values(std::size_t length) : integers(length), singles(length), doubles(length) {}
+  explicit Values(const fuzz::Set& set)
+      : integers(set.scalar().integers(set.all())), singles(set.length), doubles(set.length) {}
 
   ckks::Opened target(unsigned form) {
     if (form == 0) return {integers.data(), nullptr, nullptr};
@@ -54,7 +55,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::vector<std::uint8_t> c0 = fuzz::changed(set.c0, input, half), c1 = fuzz::changed(set.c1, input, SIZE_MAX);
   const bool unpacked = unpacks(set, c0, true) && unpacks(set, c1, false);
 
-  Values expected(set.length);
+  Values expected(set);
   const kernels::OpenReport oracle = open(set, set.backends.back(), terms, c0, c1, expected.target(form));
   check(oracle.invalid_residue == !unpacked, "opening and unpacking disagree on which residues are valid");
   const std::uint64_t sent = set.scalar().parameters().keys() == ckks::KeyMode::kCollective ? set.parties : 1;
@@ -63,7 +64,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     check(form != 0 || expected.integers == set.opened, "an honest sum opens to other integers");
   }
   for (const auto& backend : set.backends) {
-    Values values(set.length);
+    Values values(set);
     const kernels::OpenReport report = open(set, backend, terms, c0, c1, values.target(form));
     check(report.invalid_residue == oracle.invalid_residue, "a backend accepts a residue that scalar refuses");
     if (report.invalid_residue) continue;

@@ -1,5 +1,6 @@
 // Parameters of any literal: refused, or sound. Input: dimension (1 byte: table row, else 8 bytes), primes (1 byte: how
-// many; each 1 byte of width or 8 bytes), parties (8), clip (8), modes (1 each), values (1), length of a vector (8).
+// many; each 1 byte of width or 8 bytes), parties (8), clip (8), modes (1 each), values (1), length of a vector (8), packing
+// (1), whether for comparison only (1), slot scale (1 byte: power of two, else 8 bytes).
 #include <cmath>
 
 #include "base/check.hpp"
@@ -40,22 +41,39 @@ ckks::ParametersLiteral take_literal(fuzz::Input& input) {
   return literal;
 }
 
-// delta * (base^k - 1) / 2 + noise < Q / 2, and the bound on sums covers what the parties may send.
-void check_law(const ckks::Parameters& parameters) {
+void take_slots(fuzz::Input& input, ckks::ParametersLiteral& literal) {
+  literal.packing = static_cast<ckks::Packing>(input.take<std::uint8_t>() % 3);
+  literal.insecure_for_comparison = input.take<std::uint8_t>() % 2 != 0;
+  const auto power = input.take<std::uint8_t>();
+  literal.slot_scale = power == 0 ? 0 : power < 80 ? std::exp2(power) : input.take<double>();
+}
+
+// delta * (base^k - 1) / 2 + noise < Q / 2 for the Q that sums open modulo, and the bound on sums covers what the parties may send.
+void check_law(const ckks::Parameters& parameters, bool insecure) {
   const ckks::Headroom& h = parameters.headroom();
   Int128 reach = 1;
   for (unsigned t = 0; t < parameters.values_per_coefficient(); ++t) reach *= h.base;
-  check((reach - 1) * h.delta + 2 * static_cast<Int128>(h.noise_bound) < static_cast<Int128>(parameters.modulus()),
+  check((reach - 1) * h.delta + 2 * static_cast<Int128>(h.noise_bound) < static_cast<Int128>(parameters.opening_modulus()),
         "the headroom law is broken");
-  check(h.delta == 2 * h.noise_bound + 1 && h.base == 2 * h.sum_bound + 1, "scale or base do not follow from bounds");
+  const std::int64_t delta = parameters.approximate() ? 1 : 2 * h.noise_bound + 1;
+  check(h.delta == delta && h.base == 2 * h.sum_bound + 1, "scale or base do not follow from bounds");
   check(h.max_magnitude >= 1 && h.noise_bound >= 1, "an empty range of values");
   const Int128 parties = static_cast<Int128>(parameters.parties());
   const Int128 needed = parameters.weights() == ckks::WeightPolicy::kFree
                             ? parties * h.max_magnitude
                             : static_cast<Int128>(h.max_magnitude) + parties / 2;
   check(h.sum_bound >= needed, "the bound on sums is too small");
-  check(parameters.level().classical >= 128, "a set below 128 bits");
+  check(parameters.level().classical >= 128 || insecure, "a set below 128 bits");
   check(std::isfinite(parameters.step()) && parameters.step() > 0, "a step that is no positive number");
+}
+
+void check_slots(const ckks::Parameters& parameters, double slot_scale) {
+  if (!parameters.slots()) return;
+  check(std::isfinite(parameters.max_error()) && parameters.max_error() > 0, "an error bound that is no positive number");
+  check(slot_scale == 0 || std::fabs(parameters.total_scale() / slot_scale - 1) < 1e-12, "another scale than asked for");
+  const double coarse = parameters.release_step();
+  check(parameters.approximate() || (coarse >= parameters.max_error() && coarse <= 2 * parameters.max_error()),
+        "released finer than the bound, or far coarser");
 }
 
 void check_blocks(const ckks::Parameters& parameters, std::uint64_t length) {
@@ -70,11 +88,13 @@ void check_blocks(const ckks::Parameters& parameters, std::uint64_t length) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   fuzz::Input input(data, size);
-  const ckks::ParametersLiteral literal = take_literal(input);
+  ckks::ParametersLiteral literal = take_literal(input);
   const auto length = input.take<std::uint64_t>();
+  take_slots(input, literal);
   try {
     const ckks::Parameters parameters(literal);
-    check_law(parameters);
+    check_law(parameters, literal.insecure_for_comparison);
+    check_slots(parameters, literal.slot_scale);
     check_blocks(parameters, length);
   } catch (const RequirementError&) {
   }

@@ -31,7 +31,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const bool valid = plausible(set, coefficients);
   kernels::OpenReport oracle;
-  std::vector<std::int64_t> expected(set.length), values(set.length);
+  std::vector<std::int64_t> expected(set.opened.size()), values(expected.size());
   for (std::size_t i = set.backends.size(); i-- > 0;) {  // scalar, the oracle, is the last
     const ckks::Scheme& scheme = *set.backends[i].scheme;
     std::unique_ptr<ckks::SecretKey> key;

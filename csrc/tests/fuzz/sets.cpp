@@ -30,7 +30,7 @@ std::vector<std::unique_ptr<RingOnBackends<Word>>> make_rings(
 }
 
 ckks::ParametersLiteral literal(std::uint64_t degree, std::vector<std::uint64_t> primes, ckks::KeyMode keys,
-                                unsigned values) {
+                                unsigned values, ckks::Packing packing = ckks::Packing::kCoefficients) {
   ckks::ParametersLiteral result;
   result.ring_dimension = degree;
   result.primes = std::move(primes);
@@ -38,6 +38,7 @@ ckks::ParametersLiteral literal(std::uint64_t degree, std::vector<std::uint64_t>
   result.clip = 1;
   result.keys = keys;
   result.values_per_coefficient = values;
+  result.packing = packing;
   return result;
 }
 
@@ -64,6 +65,9 @@ std::vector<std::unique_ptr<Set>> make_sets() {
     result.push_back(std::make_unique<Set>(literal(4096, {2147377153, 2147352577}, keys, 1), 131));
     result.push_back(std::make_unique<Set>(literal(2048, {kP50}, keys, 2), 333));
     result.push_back(std::make_unique<Set>(literal(2048, {ntt_prime(40, 0, 11)}, keys, 1), 2048 + 1));
+    result.push_back(std::make_unique<Set>(literal(4096, {kP50}, keys, 1, ckks::Packing::kSlots), 4096 + 77));
+    result.push_back(std::make_unique<Set>(
+        literal(4096, {kP50, ntt_prime(30, 0, 12)}, keys, 1, ckks::Packing::kRealSlots), 2048 + 77));
     // Public-key noise leaves no room in 26 bits.
     if (keys != KeyMode::kPublic)
       result.push_back(std::make_unique<Set>(literal(1024, {ntt_prime(26)}, keys, 1), 2100));
@@ -147,10 +151,10 @@ void Set::encrypt_terms(const std::vector<std::unique_ptr<ckks::SecretKey>>& sec
   const bool is_public = !pk0.empty();
   // The public polynomials are the seed's: a secret-key "sum" of several terms shares them, unlike the library's own.
   const std::uint64_t terms = scheme.parameters().keys() == ckks::KeyMode::kCollective ? parties : 1;
-  opened.assign(length, 0);
-  std::vector<std::int64_t> integers(length);
-  const ckks::Extent extent{length, true};
   const ckks::Range range = all();
+  opened.assign(scheme.integers(range), 0);
+  std::vector<std::int64_t> integers(opened.size());
+  const ckks::Extent extent{length, true};
   c0.assign(scheme.packed_bytes(extent, 0, range.stop), 0);
   if (is_public) c1.assign(scheme.packed_bytes({length, false}, 0, range.stop), 0);
   for (std::uint64_t party = 0; party < terms; ++party) {
