@@ -29,9 +29,15 @@ SecretMemory::~SecretMemory() {
   if (data_ != nullptr) munmap(data_, size_);
 }
 
+void SecretMemory::lock() {
+  // Refused beyond RLIMIT_MEMLOCK: then the pages are as other memory is.
+  if (data_ != nullptr) static_cast<void>(mlock(data_, size_));
+}
+
 void SecretMemory::wipe(std::size_t from, std::size_t to) {
   if (data_ == nullptr) return;
   if (from < to) pppml::wipe(static_cast<char*>(data_) + from, to - from);
+  munlock(data_, size_);  // locked pages are not given back
   madvise(data_, size_, MADV_DONTNEED);
 }
 

@@ -17,6 +17,9 @@ class SecretMemory {
   void* data() const { return data_; }
   std::size_t size() const { return size_; }
 
+  // Keeps the pages out of swap until they are unmapped, as far as the limit on locked memory goes.
+  void lock();
+
   // Zeroes bytes [from, to), all that was written and is not zero already, and gives all pages back. The memory is
   // still there, and zero.
   void wipe(std::size_t from, std::size_t to);

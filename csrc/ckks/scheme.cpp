@@ -38,7 +38,7 @@ std::unique_ptr<Scheme> create_scheme(const Parameters& parameters, const std::s
 
 }  // namespace
 
-const SecretBuffer<std::int64_t>& SecretKey::coefficients() const {
+const KeyBuffer<std::int64_t>& SecretKey::coefficients() const {
   owner_.check();
   return coefficients_;
 }

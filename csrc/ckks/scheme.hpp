@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "base/key_buffer.hpp"
 #include "ckks/parameters.hpp"
 #include "kernels/contract.hpp"
 #include "ring/stream_key.hpp"
@@ -19,16 +20,16 @@ class SecretKey {
  public:
   virtual ~SecretKey() = default;
   // Throws RequirementError in a forked child, like ring::StreamKey::data.
-  const SecretBuffer<std::int64_t>& coefficients() const;
+  const KeyBuffer<std::int64_t>& coefficients() const;
   // Squared Euclidean norm.
   double squared_norm() const;
 
  protected:
-  explicit SecretKey(SecretBuffer<std::int64_t> coefficients) : coefficients_(std::move(coefficients)) {}
+  explicit SecretKey(KeyBuffer<std::int64_t> coefficients) : coefficients_(std::move(coefficients)) {}
   void check_process() const { owner_.check(); }
 
  private:
-  SecretBuffer<std::int64_t> coefficients_;
+  KeyBuffer<std::int64_t> coefficients_;
   ring::OwnerProcess owner_;
 };
 

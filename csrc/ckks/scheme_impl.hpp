@@ -14,7 +14,7 @@ namespace pppml::ckks {
 template <class Word>
 class SecretKeyImpl final : public SecretKey {
  public:
-  SecretKeyImpl(SecretBuffer<std::int64_t> coefficients, std::size_t words)
+  SecretKeyImpl(KeyBuffer<std::int64_t> coefficients, std::size_t words)
       : SecretKey(std::move(coefficients)), factor(words) {}
 
   // The secret as a factor in the ring of `words` words per block; throws RequirementError for a key of another ring,
@@ -83,7 +83,7 @@ class SchemeImpl final : public Scheme {
  private:
   // Rows of a public key, checked, into a factor that is not complete yet.
   void load_rows(const void* rows, ring::NttFactor<Word>& factor) const;
-  std::unique_ptr<SecretKey> make_secret(SecretBuffer<std::int64_t> coefficients) const;
+  std::unique_ptr<SecretKey> make_secret(KeyBuffer<std::int64_t> coefficients) const;
   const kernels::GaussianTable& error_table() const;
   // plain NTT form already in the factor -> times N^-1, with companions
   void complete(ring::NttFactor<Word>& factor) const;

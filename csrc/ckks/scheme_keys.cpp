@@ -75,7 +75,7 @@ void SchemeImpl<Word>::complete(ring::NttFactor<Word>& factor) const {
 }
 
 template <class Word>
-std::unique_ptr<SecretKey> SchemeImpl<Word>::make_secret(SecretBuffer<std::int64_t> coefficients) const {
+std::unique_ptr<SecretKey> SchemeImpl<Word>::make_secret(KeyBuffer<std::int64_t> coefficients) const {
   auto secret = std::make_unique<SecretKeyImpl<Word>>(std::move(coefficients), ring_.block_words());
   for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
     transform_small(secret->coefficients().data(), l, secret->factor.values.data() + l * ring_.degree());
@@ -96,7 +96,7 @@ std::unique_ptr<SecretKey> SchemeImpl<Word>::generate_secret(const ring::StreamK
     } else {
       kernels_.ternary(stream(seed), kernels::Lane::kSecret, attempt, degree, draw.data());
     }
-    SecretBuffer<std::int64_t> coefficients(degree);
+    KeyBuffer<std::int64_t> coefficients(degree);
     std::copy(draw.begin(), draw.end(), coefficients.begin());
     auto secret = make_secret(std::move(coefficients));
     if (collective || secret->squared_norm() <= kNormSlack * 2 * static_cast<double>(degree) / 3) return secret;
@@ -108,7 +108,7 @@ template <class Word>
 std::unique_ptr<SecretKey> SchemeImpl<Word>::secret_from_coefficients(const std::int64_t* coefficients) const {
   const std::int64_t single = parameters().keys() == KeyMode::kCollective ? kCollectiveSecret.largest : 1;
   const std::int64_t bound = single * static_cast<std::int64_t>(parameters().parties());
-  SecretBuffer<std::int64_t> copy(ring_.degree());
+  KeyBuffer<std::int64_t> copy(ring_.degree());
   for (std::size_t k = 0; k < copy.size(); ++k) {
     require(coefficients[k] >= -bound && coefficients[k] <= bound, "a key coefficient exceeds ", bound,
             ": these are not the sums of this roster's secrets");

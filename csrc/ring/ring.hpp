@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/buffer.hpp"
+#include "base/key_buffer.hpp"
 #include "kernels/contract.hpp"
 
 namespace pppml::ring {
@@ -38,8 +39,8 @@ struct NttFactor {
 
   kernels::Multiplier<Word> view() const { return {values.data(), companions.data()}; }
 
-  SecretBuffer<Word> values;
-  SecretBuffer<Word> companions;
+  KeyBuffer<Word> values;
+  KeyBuffer<Word> companions;
 };
 
 }  // namespace pppml::ring

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "base/buffer.hpp"
+#include "base/key_buffer.hpp"
 #include "kernels/contract.hpp"
 
 namespace pppml::ring {
@@ -33,7 +33,7 @@ class StreamKey {
  private:
   StreamKey();
 
-  SecretBuffer<std::uint8_t> bytes_;
+  KeyBuffer<std::uint8_t> bytes_;
   OwnerProcess owner_;
 };
 

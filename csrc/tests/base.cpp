@@ -1,17 +1,21 @@
 // Threads, the arena and pages for secrets, used from many threads at once.
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <fstream>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "base/arena.hpp"
+#include "base/key_buffer.hpp"
 #include "base/parallel.hpp"
 #include "base/secret_memory.hpp"
 #include "base/yardsticks.hpp"
@@ -29,6 +33,19 @@ void at_once(unsigned count, Body body) {
   std::vector<std::thread> threads;
   for (unsigned i = 0; i < count; ++i) threads.emplace_back([&body, i] { body(i); });
   for (std::thread& thread : threads) thread.join();
+}
+
+// The kernel's flags of the mapping that holds an address, such as " rd wr dd wf lo ".
+std::string mapping_flags(const void* address) {
+  const auto wanted = reinterpret_cast<std::uintptr_t>(address);
+  std::ifstream maps("/proc/self/smaps");
+  bool inside = false;
+  for (std::string line; std::getline(maps, line);) {
+    unsigned long long from = 0, to = 0;
+    if (std::sscanf(line.c_str(), "%llx-%llx ", &from, &to) == 2) inside = from <= wanted && wanted < to;
+    if (inside && line.rfind("VmFlags:", 0) == 0) return line.substr(8) + " ";
+  }
+  return "";
 }
 
 }  // namespace
@@ -164,4 +181,20 @@ TEST(pages_for_secrets_are_zero_at_birth_after_a_wipe_and_in_a_fork) {
   CHECK(zero());
   const SecretMemory none(0);
   CHECK(none.data() == nullptr && none.size() == 0);
+}
+
+TEST(pages_of_keys_are_in_no_core_dump_and_no_swap_and_zero_in_a_fork) {
+  KeyBuffer<std::uint32_t> key(1000), other(10);
+  std::fill(key.begin(), key.end(), 7u);
+  const std::string flags = mapping_flags(key.data());
+  CHECK(flags.find(" dd ") != std::string::npos && flags.find(" wf ") != std::string::npos);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which make nothing of mlock
+  rlimit limit{};
+  getrlimit(RLIMIT_MEMLOCK, &limit);
+  CHECK(limit.rlim_cur < 1 << 20 || flags.find(" lo ") != std::string::npos);
+#endif
+  const std::uint32_t* const place = key.data();
+  other = std::move(key);
+  CHECK(other.data() == place && other.size() == 1000 && other[999] == 7u);
+  CHECK(key.data() == nullptr && key.size() == 0);
 }

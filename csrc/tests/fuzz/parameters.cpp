@@ -1,6 +1,6 @@
 // Parameters of any literal: refused, or sound. Input: dimension (1 byte: table row, else 8 bytes), primes (1 byte: how
-// many; each 1 byte of width or 8 bytes), parties (8), clip (8), modes (1 each), values (1), length of a vector (8), packing
-// (1), whether for comparison only (1), slot scale (1 byte: power of two, else 8 bytes).
+// many; each 1 byte of width or 8 bytes), parties (8), clip (8), modes (1 each), values (1), length of a vector (8),
+// packing (1), whether for comparison only (1), slot scale (1 byte: power of two, else 8 bytes).
 #include <cmath>
 
 #include "base/check.hpp"
@@ -48,12 +48,14 @@ void take_slots(fuzz::Input& input, ckks::ParametersLiteral& literal) {
   literal.slot_scale = power == 0 ? 0 : power < 80 ? std::exp2(power) : input.take<double>();
 }
 
-// delta * (base^k - 1) / 2 + noise < Q / 2 for the Q that sums open modulo, and the bound on sums covers what the parties may send.
+// delta * (base^k - 1) / 2 + noise < Q / 2 for the Q that sums open modulo, and the bound on sums covers what the
+// parties may send.
 void check_law(const ckks::Parameters& parameters, bool insecure) {
   const ckks::Headroom& h = parameters.headroom();
   Int128 reach = 1;
   for (unsigned t = 0; t < parameters.values_per_coefficient(); ++t) reach *= h.base;
-  check((reach - 1) * h.delta + 2 * static_cast<Int128>(h.noise_bound) < static_cast<Int128>(parameters.opening_modulus()),
+  check((reach - 1) * h.delta + 2 * static_cast<Int128>(h.noise_bound) <
+            static_cast<Int128>(parameters.opening_modulus()),
         "the headroom law is broken");
   const std::int64_t delta = parameters.approximate() ? 1 : 2 * h.noise_bound + 1;
   check(h.delta == delta && h.base == 2 * h.sum_bound + 1, "scale or base do not follow from bounds");
@@ -69,8 +71,10 @@ void check_law(const ckks::Parameters& parameters, bool insecure) {
 
 void check_slots(const ckks::Parameters& parameters, double slot_scale) {
   if (!parameters.slots()) return;
-  check(std::isfinite(parameters.max_error()) && parameters.max_error() > 0, "an error bound that is no positive number");
-  check(slot_scale == 0 || std::fabs(parameters.total_scale() / slot_scale - 1) < 1e-12, "another scale than asked for");
+  check(std::isfinite(parameters.max_error()) && parameters.max_error() > 0,
+        "an error bound that is no positive number");
+  check(slot_scale == 0 || std::fabs(parameters.total_scale() / slot_scale - 1) < 1e-12,
+        "another scale than asked for");
   const double coarse = parameters.release_step();
   check(parameters.approximate() || (coarse >= parameters.max_error() && coarse <= 2 * parameters.max_error()),
         "released finer than the bound, or far coarser");
