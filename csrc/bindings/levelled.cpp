@@ -13,8 +13,9 @@ using Reals = py::array_t<double, py::array::c_style>;
 
 // (blocks, level, N) residues
 Shape shape_of(const Levelled& levelled, const Rows& rows) {
-  require(rows.ndim() == 3 && static_cast<std::size_t>(rows.shape(2)) == levelled.degree(),
-          "residues come as an array (blocks, level, ", levelled.degree(), ")");
+  require(rows.ndim() == 3 && static_cast<std::size_t>(rows.shape(2)) == levelled.degree() && rows.shape(1) >= 1 &&
+              static_cast<std::size_t>(rows.shape(1)) <= levelled.levels(),
+          "residues come as an array (blocks, level, ", levelled.degree(), "), level 1 .. ", levelled.levels());
   return {static_cast<std::size_t>(rows.shape(0)), static_cast<std::size_t>(rows.shape(1))};
 }
 
@@ -65,6 +66,7 @@ Rows encode(const Levelled& levelled, const Reals& values, std::size_t level, bo
   const std::size_t width = factors ? levelled.slots() : levelled.block_weights();
   require(values.ndim() == 2 && static_cast<std::size_t>(values.shape(1)) == width, "values come as an array (blocks, ",
           width, ")");
+  require(level >= 1 && level <= levelled.levels(), "level ", level, " is outside 1 .. ", levelled.levels());
   const Shape shape{static_cast<std::size_t>(values.shape(0)), level};
   Rows out = new_rows(levelled, shape);
   const double* from = values.data();

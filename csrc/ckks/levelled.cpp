@@ -12,9 +12,13 @@ namespace pppml::ckks {
 namespace {
 
 constexpr double kCoefficientLimit = 0x1p62;
+// Decrypted integers are put together in float64, which ends at 2^1024.
+constexpr double kMostModulusBits = 1000;
 
 const Parameters& checked(const Parameters& parameters) {
   require(parameters.slots(), "levelled ciphertexts hold slots; use parameters with packing='slots' or 'real_slots'");
+  require(parameters.log2_modulus() <= kMostModulusBits, "a modulus of 2^", parameters.log2_modulus(),
+          " exceeds the 2^1000 of levelled ciphertexts; use fewer primes");
   return parameters;
 }
 
@@ -159,6 +163,7 @@ SecretBuffer<std::uint64_t> Levelled::transformed(const SecretKey& secret) const
     }
   }
   forward(shape, rows.data());
+  wipe_stack();
   return rows;
 }
 
@@ -220,6 +225,7 @@ void Levelled::decrypt(const Shape& shape, const Word* c0, const Word* c1, const
       compose(shape.level, phase.data(), scale, coefficients.data());
       codec_.decode(coefficients.data(), scratch.data(), out + b * codec_.block_weights());
     }
+    wipe_stack();
   });
 }
 

@@ -30,6 +30,7 @@ class Levelled {
   Levelled(const Parameters& parameters, const std::string& backend);
 
   std::size_t degree() const { return ring_.degree(); }
+  std::size_t levels() const { return ring_.prime_count(); }
   std::size_t words(const Shape& shape) const { return shape.blocks * shape.level * degree(); }
   std::size_t block_weights() const { return codec_.block_weights(); }
   std::size_t slots() const { return degree() / 2; }

@@ -28,8 +28,10 @@ void check_use(const ParametersLiteral& literal) {
   const bool slots = literal.packing != Packing::kCoefficients;
   require(!slots || literal.values_per_coefficient == 1, "values_per_coefficient = ", literal.values_per_coefficient,
           " does not go with slots, which fill every coefficient; use 1");
-  require(literal.slot_scale == 0 || (slots && literal.slot_scale >= 1 && literal.slot_scale < 0x1p62),
-          "slot_scale = ", literal.slot_scale, " must be from 1 to 2^62, and goes with slots only");
+  require(literal.slot_scale == 0 || (slots && std::isfinite(literal.slot_scale) && literal.slot_scale > 0),
+          "slot_scale = ", literal.slot_scale, " must be a positive finite number, and goes with slots only");
+  require(!literal.insecure_for_comparison || literal.keys != KeyMode::kCollective,
+          "sets for comparison release noisy sums, from which collective keys follow; use keys public or secret");
 }
 
 }  // namespace
@@ -82,8 +84,10 @@ void Parameters::choose_step() {
     require(step_ <= quantized_clip(), "slot_scale = 2^", std::log2(literal_.slot_scale),
             " leaves nothing of values up to ", literal_.clip, " beside a noise of ", headroom_.noise_bound,
             "; use a larger one");
-    limit_magnitude(static_cast<std::int64_t>(std::ceil(quantized_clip() / step_)), literal_.weights, literal_.rounding,
-                    literal_.parties, &headroom_);
+    // Rounding up must not lead beyond what the law admits; the quantiser keeps to the magnitude.
+    const auto reach = static_cast<std::int64_t>(std::ceil(quantized_clip() / step_));
+    limit_magnitude(std::min(reach, headroom_.max_magnitude), literal_.weights, literal_.rounding, literal_.parties,
+                    &headroom_);
   }
   if (!slots()) return;
   max_error_ = slot_error(*this);

@@ -19,21 +19,21 @@ class SecretKeyImpl final : public SecretKey {
 
   // The secret as a factor in the ring of `words` words per block; throws RequirementError for a key of another ring,
   // and in a forked child.
-  static const ring::NttFactor<Word>& factor_of(const SecretKey& key, std::size_t words) {
+  static const ring::SecretFactor<Word>& factor_of(const SecretKey& key, std::size_t words) {
     const auto* own = dynamic_cast<const SecretKeyImpl*>(&key);
     require(own != nullptr && own->factor.values.size() == words, "the secret key belongs to another ring");
     own->check_process();
     return own->factor;
   }
 
-  ring::NttFactor<Word> factor;
+  ring::SecretFactor<Word> factor;
 };
 
 template <class Word>
 class PublicKeyImpl final : public PublicKey {
  public:
   explicit PublicKeyImpl(std::size_t words) : factor0(words), factor1(words) {}
-  ring::NttFactor<Word> factor0, factor1;
+  ring::PublicFactor<Word> factor0, factor1;
 };
 
 template <class Word>
@@ -82,11 +82,12 @@ class SchemeImpl final : public Scheme {
 
  private:
   // Rows of a public key, checked, into a factor that is not complete yet.
-  void load_rows(const void* rows, ring::NttFactor<Word>& factor) const;
+  void load_rows(const void* rows, ring::PublicFactor<Word>& factor) const;
   std::unique_ptr<SecretKey> make_secret(KeyBuffer<std::int64_t> coefficients) const;
   const kernels::GaussianTable& error_table() const;
   // plain NTT form already in the factor -> times N^-1, with companions
-  void complete(ring::NttFactor<Word>& factor) const;
+  template <class Factor>
+  void complete(Factor& factor) const;
   // row l of a small integer polynomial, in NTT form
   void transform_small(const std::int64_t* coefficients, std::size_t l, Word* row) const;
   // row l of block `block` of a public expansion

@@ -62,7 +62,8 @@ void SchemeImpl<Word>::transform_small(const std::int64_t* coefficients, std::si
 }
 
 template <class Word>
-void SchemeImpl<Word>::complete(ring::NttFactor<Word>& factor) const {
+template <class Factor>
+void SchemeImpl<Word>::complete(Factor& factor) const {
   for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
     const auto& prime = ring_.table().primes[l];
     const ShoupCompanions<Word> companions(prime.modulus);
@@ -153,7 +154,7 @@ void SchemeImpl<Word>::generate_public(const SecretKey& secret, const ring::Stre
 }
 
 template <class Word>
-void SchemeImpl<Word>::load_rows(const void* rows, ring::NttFactor<Word>& factor) const {
+void SchemeImpl<Word>::load_rows(const void* rows, ring::PublicFactor<Word>& factor) const {
   std::memcpy(factor.values.data(), rows, ring_.block_words() * sizeof(Word));
   for (std::size_t l = 0; l < ring_.prime_count(); ++l) {
     const Word q = ring_.table().primes[l].modulus;

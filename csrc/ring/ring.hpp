@@ -32,15 +32,19 @@ class Ring {
 };
 
 // L rows in NTT form times N^-1, as a constant factor (kernels::Multiplier). A type of its own: coefficient form has no
-// such product.
-template <class Word>
+// such product. A secret one lies in memory that a fork finds zero: whoever reads it must know the process.
+template <class Word, template <class> class Memory>
 struct NttFactor {
   explicit NttFactor(std::size_t words) : values(words), companions(words) {}
 
   kernels::Multiplier<Word> view() const { return {values.data(), companions.data()}; }
 
-  KeyBuffer<Word> values;
-  KeyBuffer<Word> companions;
+  Memory<Word> values;
+  Memory<Word> companions;
 };
+template <class Word>
+using SecretFactor = NttFactor<Word, KeyBuffer>;
+template <class Word>
+using PublicFactor = NttFactor<Word, Buffer>;
 
 }  // namespace pppml::ring

@@ -52,7 +52,7 @@ class Step:
 
     @property
     def bits(self) -> float:
-        """Guaranteed bits of the largest values."""
+        """Guaranteed bits of the largest values; 0 where there are none but zero."""
         return math.log2(self.bound / self.error) if self.bound > 0 else 0.0
 
     def __str__(self) -> str:
@@ -70,6 +70,8 @@ class LevelledCiphertext:
     """
 
     __slots__ = ("_parts", "length", "params", "report", "scale")
+    # NumPy leaves operators to this class: else it would work element by element on its side.
+    __array_ufunc__ = None
 
     def __init__(
         self,
@@ -84,6 +86,8 @@ class LevelledCiphertext:
         self.scale = scale
         self.report = tuple(report)
         self._parts = parts
+        for part in parts:
+            part.setflags(write=False)
 
     # --- making -------------------------------------------------------------------------------------------
 
@@ -122,8 +126,14 @@ class LevelledCiphertext:
         """From residues (blocks, level, N) in coefficient form: what another library encrypted.
 
         ``bound`` and ``error`` bound the magnitudes of a slot's value and of its error; nobody but the caller knows
-        them. Raises CiphertextError on shapes that do not fit ``length``, or a residue not below its prime.
+        them. Raises InputError unless they and ``scale`` are finite numbers above 0, CiphertextError on shapes that do
+        not fit ``length``, on a residue not below its prime, and on values beyond half of the modulus.
         """
+        for name, number in (("scale", scale), ("bound", bound), ("error", error)):
+            if not (math.isfinite(number) and number > 0):
+                raise InputError(f"{name} = {number!r} must be a finite number above 0")
+        if any(np.asarray(part).dtype.kind not in "iu" for part in (c0, c1)):
+            raise CiphertextError("residues are integers; give arrays of uint64")
         rows = [np.ascontiguousarray(part, np.uint64) for part in (c0, c1)]
         level = rows[0].shape[1] if rows[0].ndim == 3 else 0
         expected = (params.block_count(length), level, params.ring_dimension)
@@ -149,8 +159,8 @@ class LevelledCiphertext:
         error: float,
         name: str,
     ) -> LevelledCiphertext:
-        level = parts[0].shape[1]
-        step = Step(name, level, math.log2(scale), bound, error)
+        whole = error + _transform_error(params, bound)
+        step = _checked_step(params, name, int(parts[0].shape[1]), scale, bound, whole)
         return cls(params, length, (parts[0], parts[1]), scale, [step])
 
     # --- shape --------------------------------------------------------------------------------------------
@@ -202,6 +212,11 @@ class LevelledCiphertext:
             return self._combined("add", other)
         return self._plus(other, 1, "add plaintext")
 
+    __radd__ = __add__
+
+    def __rsub__(self, other: ArrayLike) -> LevelledCiphertext:
+        return (-self)._plus(other, 1, "add plaintext")
+
     def __sub__(self, other: LevelledCiphertext | ArrayLike) -> LevelledCiphertext:
         if isinstance(other, LevelledCiphertext):
             return self._combined("subtract", other)
@@ -251,7 +266,7 @@ class LevelledCiphertext:
             )
         combine = getattr(_native_of(self.params), name)
         parts = (combine(self._parts[0], other._parts[0]), combine(self._parts[1], other._parts[1]))
-        drift = abs(self.scale / other.scale - 1) * other.bound
+        drift = abs(other.scale / self.scale - 1) * (other.bound + other.error)
         return self._next(name, parts, self.scale, self.bound + other.bound, self.error + other.error + drift)
 
     def _plus(self, values: ArrayLike, sign: int, name: str) -> LevelledCiphertext:
@@ -260,13 +275,14 @@ class LevelledCiphertext:
         rows = self._encode(blocks, False, self.scale)
         native = _native_of(self.params)
         combine = native.add if sign > 0 else native.subtract
-        bound = self.bound + _complex_factor(self.params) * float(np.abs(plain).max(initial=0))
+        largest = _complex_factor(self.params) * float(np.abs(plain).max(initial=0))
         parts = (combine(self._parts[0], rows), self._parts[1])
-        return self._next(name, parts, self.scale, bound, self.error + self._encoding_error(self.scale))
+        error = self.error + self._encoding_error(self.scale, largest)
+        return self._next(name, parts, self.scale, self.bound + largest, error)
 
     def _scaled(self, factor: int, name: str) -> LevelledCiphertext:
-        if not -(1 << 62) < factor < 1 << 62:
-            raise InputError(f"factor = {factor} is outside (-2^62, 2^62)")
+        if factor == 0 or not -(1 << 62) < factor < 1 << 62:
+            raise InputError(f"factor = {factor} is 0, which needs no ciphertext, or outside (-2^62, 2^62)")
         native = _native_of(self.params)
         parts = (native.multiply_integer(self._parts[0], factor), native.multiply_integer(self._parts[1], factor))
         return self._next(name, parts, self.scale, self.bound * abs(factor), self.error * abs(factor))
@@ -279,7 +295,8 @@ class LevelledCiphertext:
         scale = float(self.params.primes[self.level - 1])
         rows = self._encode(self._blocks(factors, slots, used), True, scale)
         native = _native_of(self.params)
-        largest, encoding = float(np.abs(factors).max(initial=0)), self._encoding_error(scale)
+        largest = float(np.abs(factors).max(initial=0))
+        encoding = self._encoding_error(scale, largest)
         error = self.error * (largest + encoding) + self.bound * encoding
         parts = (native.multiply(self._parts[0], rows), native.multiply(self._parts[1], rows))
         return self._next("times plaintext", parts, self.scale * scale, self.bound * largest, error)
@@ -297,21 +314,14 @@ class LevelledCiphertext:
         except _native.RequirementError as error:
             raise InputError(str(error)) from None
 
-    def _encoding_error(self, scale: float) -> float:
-        """Of a slot: N coefficients rounded by at most 1/2, whatever their values."""
-        return 0.5 * self.params.ring_dimension / scale
+    def _encoding_error(self, scale: float, largest: float) -> float:
+        """Of a slot: N coefficients rounded by at most 1/2, whatever their values, and the transform."""
+        return 0.5 * self.params.ring_dimension / scale + _transform_error(self.params, largest)
 
     def _next(
         self, name: str, parts: tuple[NDArray[Any], NDArray[Any]], scale: float, bound: float, error: float
     ) -> LevelledCiphertext:
-        level = int(parts[0].shape[1])
-        room = sum(math.log2(q) for q in self.params.primes[:level]) - 1
-        if bound + error > 0 and math.log2(bound + error) + math.log2(scale) >= room:
-            raise CiphertextError(
-                f"after {name!r} values up to {bound:g} at scale 2^{math.log2(scale):.1f} exceed half of the modulus, "
-                f"2^{room:.1f}, at level {level}: rescale before, or use parameters with more primes"
-            )
-        step = Step(name, level, math.log2(scale), bound, error)
+        step = _checked_step(self.params, name, int(parts[0].shape[1]), scale, bound, error)
         return LevelledCiphertext(self.params, self.length, parts, scale, [*self.report, step])
 
     # --- opening ------------------------------------------------------------------------------------------
@@ -336,6 +346,23 @@ class LevelledCiphertext:
             return flat
         result: NDArray[np.float64] = np.rint(flat / self.release_step) * self.release_step
         return result
+
+
+def _checked_step(params: CkksParams, name: str, level: int, scale: float, bound: float, error: float) -> Step:
+    """The line of the report, after a check that nothing wraps around the modulus."""
+    room = sum(math.log2(q) for q in params.primes[:level]) - 1
+    if not math.log2(bound + error) + math.log2(scale) < room:
+        raise CiphertextError(
+            f"after {name!r} values up to {bound:g} at scale 2^{math.log2(scale):.1f} exceed half of the modulus, "
+            f"2^{room:.1f}, at level {level}: rescale before, or use a smaller slot_scale or more primes"
+        )
+    return Step(name, level, math.log2(scale), bound, error)
+
+
+def _transform_error(params: CkksParams, bound: float) -> float:
+    """Of encoding and decoding slots up to ``bound`` in float64 (``csrc/ckks/slot_error.hpp``)."""
+    levels = math.log2(params.ring_dimension)
+    return 2 * 8 * levels * 2.0**-53 * math.sqrt(params.ring_dimension) * bound
 
 
 def _same(scale: float, other: float) -> bool:

@@ -118,6 +118,8 @@ class CkksParams:
         object.__setattr__(self, "clip", _real("clip", self.clip))
         if self.slot_scale is not None:
             object.__setattr__(self, "slot_scale", _real("slot_scale", self.slot_scale))
+            if self.slot_scale == 0:
+                raise ParameterError("slot_scale = 0 is no scale; leave it out for the largest that fits")
         try:
             checked = _native.Parameters(
                 ring_dimension=self.ring_dimension,
@@ -282,7 +284,7 @@ class CkksParams:
 
     @property
     def max_error(self) -> float | None:
-        """Bound on the error of an opened sum of slots, release rounding included; None for coefficients.
+        """Bound on the error of a sum of slots opened as float64, release rounding included; None for coefficients.
 
         It covers the roundings of ``parties`` encodings and of the transforms (``csrc/ckks/slot_error.hpp``). Where
         ``insecure_for_comparison`` dropped the margin for noise it is an estimate.

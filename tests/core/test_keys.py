@@ -262,3 +262,36 @@ def test_keys_are_refused_in_a_fork() -> None:
     script = textwrap.dedent(FORK)
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (run.returncode, run.stdout) == (0, "done\n"), run.stderr
+
+
+FORKED = """
+import os, sys, warnings
+import numpy as np
+import pppml_fast as pf
+warnings.simplefilter("ignore", DeprecationWarning)
+
+params = pf.CkksParams.preset("p31", parties=3, clip=1.0)
+keys, stranger = pf.keygen(params), pf.keygen(params).secret
+x = np.linspace(-1, 1, 5000)
+read, write = os.pipe()
+if os.fork() == 0:
+    os.write(write, keys.public.encrypt(x).to_bytes())
+    os._exit(0)
+os.close(write)
+with os.fdopen(read, "rb") as pipe:
+    ciphertext = pf.Ciphertext.from_bytes(params, pipe.read())
+assert np.array_equal(keys.secret.decrypt(ciphertext, integers=True), pf.quantize(params, x))
+try:
+    stranger.decrypt(ciphertext)
+    sys.exit("a stranger reads what a forked child encrypted")
+except pf.OpeningError:
+    pass
+# Uniform residues, not the small ones of a lost key.
+assert np.abs(ciphertext.second.astype(np.int64)).mean() > params.primes[0] / 3
+print("done")
+"""
+
+
+def test_a_forked_child_encrypts_under_the_public_key_it_was_given() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

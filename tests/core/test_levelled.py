@@ -164,6 +164,40 @@ def test_residues_come_and_go() -> None:
         LevelledCiphertext.from_residues(owner.params, c0, c1, length=9000, scale=1.0, bound=1.0, error=1.0)
 
 
+def test_operators_work_from_either_side() -> None:
+    owner = Owner(set_of())
+    x = owner.draw()
+    a, v = owner.encrypt(x), owner.source.uniform(-1, 1, x.size)
+    owner.check(v * a, v * x)
+    owner.check(v + a, v + x)
+    owner.check(v - a, v - x)
+
+
+def test_what_others_hand_over_is_looked_at() -> None:
+    owner = Owner(set_of())
+    c0, c1 = owner.encrypt(owner.draw()).residues()
+    good = {"length": 9000, "scale": 2.0**40, "bound": 1.0, "error": 1e-3}
+    for name, values in {"scale": (0.0, -1.0, np.inf, np.nan), "bound": (0.0, np.nan), "error": (0.0, -1.0)}.items():
+        for value in values:
+            with pytest.raises(pf.InputError, match=f"{name} = "):
+                LevelledCiphertext.from_residues(owner.params, c0, c1, **{**good, name: value})
+    with pytest.raises(pf.CiphertextError, match="exceed half of the modulus"):
+        LevelledCiphertext.from_residues(owner.params, c0, c1, **{**good, "bound": 1e40})
+    with pytest.raises(pf.CiphertextError, match="residues are integers"):
+        LevelledCiphertext.from_residues(owner.params, c0 + 0.5, c1, **good)
+
+
+def test_moduli_beyond_float64_are_refused() -> None:
+    primes, q = [], ntt_prime(59, 32768)
+    while len(primes) < 18:
+        primes.append(q)
+        q = ntt_prime_below(q, 32768)
+    with pytest.warns(UserWarning, match="comparison only"):
+        params = pf.CkksParams("long", 32768, tuple(primes), 2, 1.0, packing="slots", insecure_for_comparison=True)
+    with pytest.raises(_native.RequirementError, match="exceeds the 2\\^1000"):
+        _native.Levelled(params._checked)
+
+
 def test_what_does_not_belong_together_is_refused() -> None:
     owner, other = Owner(set_of()), Owner(set_of(), 100)
     a, b = owner.encrypt(owner.draw()), other.encrypt(other.draw())
@@ -181,6 +215,8 @@ def test_what_does_not_belong_together_is_refused() -> None:
         a + np.ones(3)
     with pytest.raises(pf.InputError, match="finite numbers"):
         a * np.full(9000, np.nan)
+    with pytest.raises(pf.InputError, match="factor = 0 is 0"):
+        a * 0
     with pytest.raises(pf.InputError, match="reaches 2\\^62"):
         a + np.full(9000, 1e12)
     foreign = pf.keygen(set_of("slots")).secret
@@ -223,8 +259,11 @@ class TestForeignKeys:
             pf.PublicKey.from_residues(params, b[:2], a)
         with pytest.raises(pf.CiphertextError, match="not below its prime"):
             pf.PublicKey.from_residues(params, np.full_like(b, PRIMES[0]), a)
-        with pytest.raises(pf.InputError, match="integers in -1, 0, 1"):
-            pf.SecretKey.from_coefficients(params, np.full(N, 2))
+        for value, kind in ((2, np.int64), (-2, np.int64), (-128, np.int8), (3, np.uint8)):
+            with pytest.raises(pf.InputError, match="not in -1, 0, 1"):
+                pf.SecretKey.from_coefficients(params, np.full(N, value, kind))
+        with pytest.raises(pf.InputError, match="0 coefficients that are not zero"):
+            pf.SecretKey.from_coefficients(params, np.zeros(N, np.int64))
         with pytest.raises(pf.InputError, match="8192 coefficients that are not zero"):
             pf.SecretKey.from_coefficients(params, np.ones(N, np.int64))
         data = bytearray(pf.PublicKey.from_residues(params, b, a).to_bytes())

@@ -205,6 +205,24 @@ def test_sets_that_do_not_fit_are_refused(change: dict[str, Any], message: str) 
         pf.CkksParams.from_dict(literal)
 
 
+@pytest.mark.parametrize("keys", ["public", "secret", "collective"])
+@pytest.mark.parametrize("name", SETS)
+def test_a_given_scale_stays_within_the_law(name: str, keys: str) -> None:
+    for parties in (2, 3, 16, 100):
+        for clip in (0.3, 1.0, 7.7):
+            free = pf.CkksParams.preset(name, parties=parties, clip=clip, keys=keys, packing="slots")
+            given = pf.CkksParams.from_dict({**free.to_dict(), "slot_scale": free.total_scale})
+            assert given.max_magnitude <= free.max_magnitude
+            assert given.sum_bound <= free.sum_bound
+
+
+def test_collective_keys_release_no_noise() -> None:
+    with pytest.raises(pf.ParameterError, match="collective keys follow"):
+        pf.CkksParams.preset(
+            "p50", parties=3, clip=1.0, keys="collective", packing="slots", insecure_for_comparison=True
+        )
+
+
 def test_coefficients_take_no_further_primes() -> None:
     with pytest.raises(pf.ParameterError, match="or slots"):
         pf.CkksParams("deep", 8192, deep().primes, 3, 1.0)

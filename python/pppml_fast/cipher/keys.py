@@ -207,14 +207,14 @@ class SecretKey(_Encryptor, Opener):
         """
         _check_owner_mode(params)
         values = np.asarray(coefficients)
-        if values.dtype.kind not in "iu" or values.shape != (params.ring_dimension,) or np.abs(values).max() > 1:
-            raise InputError(
-                f"a secret is {params.ring_dimension} integers in -1, 0, 1; take those of another set apart"
-            )
+        if values.dtype.kind not in "iu" or values.shape != (params.ring_dimension,):
+            raise InputError(f"a secret is {params.ring_dimension} integers, not {values.dtype} of {values.shape}")
+        if ((values < -1) | (values > 1)).any():
+            raise InputError("a coefficient of the secret is not in -1, 0, 1; secrets of another kind have other noise")
         limit = 1.1 * 2 * params.ring_dimension / 3
-        if (norm := int(np.count_nonzero(values))) > limit:
+        if not 0 < (norm := int(np.count_nonzero(values))) <= limit:
             raise InputError(
-                f"the secret has {norm} coefficients that are not zero; the noise bounds allow {limit:.0f}"
+                f"the secret has {norm} coefficients that are not zero; the noise bounds allow 1 to {limit:.0f}"
             )
         return cls(params, params._scheme.secret_from_coefficients(values.astype(np.int64)))
 
