@@ -7,6 +7,11 @@
 #include "base/buffer.hpp"
 
 namespace pppml {
+namespace {
+
+constexpr std::size_t kHugePageBytes = std::size_t{1} << 21;
+
+}  // namespace
 
 SecretMemory::SecretMemory(std::size_t bytes) : size_(bytes) {
   if (bytes == 0) return;
@@ -21,7 +26,7 @@ SecretMemory::SecretMemory(std::size_t bytes) : size_(bytes) {
   madvise(data_, size_, MADV_DONTDUMP);
 #endif
 #ifdef MADV_HUGEPAGE
-  madvise(data_, size_, MADV_HUGEPAGE);
+  if (size_ >= kHugePageBytes) madvise(data_, size_, MADV_HUGEPAGE);
 #endif
 }
 
@@ -31,13 +36,14 @@ SecretMemory::~SecretMemory() {
 
 void SecretMemory::lock() {
   // Refused beyond RLIMIT_MEMLOCK: then the pages are as other memory is.
-  if (data_ != nullptr) static_cast<void>(mlock(data_, size_));
+  locked_ = data_ != nullptr && mlock(data_, size_) == 0;
 }
 
 void SecretMemory::wipe(std::size_t from, std::size_t to) {
   if (data_ == nullptr) return;
   if (from < to) pppml::wipe(static_cast<char*>(data_) + from, to - from);
-  munlock(data_, size_);  // locked pages are not given back
+  if (locked_) munlock(data_, size_);  // locked pages are not given back
+  locked_ = false;
   madvise(data_, size_, MADV_DONTNEED);
 }
 

@@ -27,6 +27,7 @@ class SecretMemory {
  private:
   void* data_ = nullptr;
   std::size_t size_;
+  bool locked_ = false;
 };
 
 }  // namespace pppml
