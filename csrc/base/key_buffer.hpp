@@ -10,8 +10,8 @@ namespace pppml {
 
 // Fixed-size array of trivially copyable T: zero at birth, in no core dump, zero in a forked child, kept out of swap
 // where the system's limit on locked memory allows, wiped at its end. Moves, never copies. A page at least: for what is
-// used once there is SecretBuffer. Whoever reads it checks the process first (ring::OwnerProcess): a child that computed
-// with zeros would encrypt in the clear.
+// used once there is SecretBuffer. Whoever reads it checks the process first (ring::OwnerProcess): a child that
+// computed with zeros would encrypt in the clear.
 template <class T>
 class KeyBuffer {
   static_assert(std::is_trivially_copyable_v<T>);
