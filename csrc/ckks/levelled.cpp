@@ -7,6 +7,7 @@
 #include "base/check.hpp"
 #include "base/parallel.hpp"
 #include "kernels/registry.hpp"
+#include "ring/transforms.hpp"
 
 namespace pppml::ckks {
 namespace {
@@ -52,15 +53,11 @@ void Levelled::over_rows(const Shape& shape, Body body) const {
 }
 
 void Levelled::forward(const Shape& shape, Word* rows) const {
-  over_rows(shape, [&](std::size_t l, std::size_t at) {
-    kernels_.forward_ntt(ring_.table().primes[l], ring_.table().log_degree, rows + at);
-  });
+  ring::transform_rows(ring_, kernels_, ring::Direction::kForward, shape.blocks, shape.level, rows);
 }
 
 void Levelled::inverse(const Shape& shape, Word* rows) const {
-  over_rows(shape, [&](std::size_t l, std::size_t at) {
-    kernels_.inverse_ntt(ring_.table().primes[l], ring_.table().log_degree, rows + at);
-  });
+  ring::transform_rows(ring_, kernels_, ring::Direction::kInverse, shape.blocks, shape.level, rows);
 }
 
 void Levelled::add(const Shape& shape, const Word* a, const Word* b, Word* out) const {
