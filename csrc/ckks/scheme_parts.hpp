@@ -56,7 +56,7 @@ class Reports {
   std::mutex mutex_;
 };
 
-// over_blocks in pieces of at most `blocks` blocks, whose numbers of scratch every call may keep.
+// body(piece, b): a part in pieces of at most `blocks` blocks, one after the other; `b` counts blocks of the part.
 template <class Body>
 void over_pieces(const Batch& part, std::size_t blocks, std::size_t degree, Body body) {
   for (std::size_t b = 0; b < part.blocks; b += blocks) {

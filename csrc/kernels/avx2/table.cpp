@@ -71,21 +71,28 @@ bool hop(const HopRequest<Word>& request) {
   return true;
 }
 
-KernelTable<Word> make_table() {
-  KernelTable<Word> t = scalar::table<Word>();
+// What does not depend on the width of residues, over the scalar functions.
+template <class AnyWord>
+KernelTable<AnyWord> common_table() {
+  KernelTable<AnyWord> t = scalar::table<AnyWord>();
   t.name = "avx2";
   t.private_cipher = StreamCipher::kAes256;
-  t.forward_ntt = forward_ntt;
-  t.inverse_ntt = inverse_ntt;
   t.stream = stream;
-  t.uniform = uniform;
   t.gaussian = gaussian;
   t.ternary = ternary;
   t.quantize = quantize;
-  t.pack_row = pack_row;
-  t.unpack_row = unpack_row;
   t.embed = embed;
   t.unembed = unembed;
+  return t;
+}
+
+KernelTable<Word> make_table() {
+  KernelTable<Word> t = common_table<Word>();
+  t.forward_ntt = forward_ntt;
+  t.inverse_ntt = inverse_ntt;
+  t.uniform = uniform;
+  t.pack_row = pack_row;
+  t.unpack_row = unpack_row;
   t.make_pads = make_pads;
   t.encrypt = encrypt;
   t.encrypt_prepared = encrypt_prepared;
@@ -111,15 +118,7 @@ const KernelTable<std::uint32_t>& table() {
 template <>
 const KernelTable<std::uint64_t>& table() {
   static const KernelTable<std::uint64_t> kTable = [] {
-    KernelTable<std::uint64_t> t = scalar::table<std::uint64_t>();
-    t.name = "avx2";
-    t.private_cipher = StreamCipher::kAes256;
-    t.stream = stream;
-    t.gaussian = gaussian;
-    t.ternary = ternary;
-    t.quantize = quantize;
-    t.embed = embed;
-    t.unembed = unembed;
+    KernelTable<std::uint64_t> t = common_table<std::uint64_t>();
     composed::fill<std::uint64_t, table<std::uint64_t>>(&t);
     return t;
   }();
