@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -33,7 +34,7 @@ _MAGIC_PAIR = b"PPPK\x02"
 _SEED_BYTES = 32
 
 
-class _Encryptor:
+class _Encryptor(ABC):
     """A key whose owner may encrypt as many messages as there are."""
 
     __slots__ = ()
@@ -76,8 +77,9 @@ class _Encryptor:
         message.encrypt_to_wire(target)
         return target
 
+    @abstractmethod
     def _message(self, x: TensorInput, weight: float | None, reference: TensorInput | None) -> Message:
-        raise NotImplementedError
+        """The vector on its way into this key's ciphertext."""
 
 
 class _PublicMessage(Message):

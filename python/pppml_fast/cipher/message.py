@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from pppml_fast.cipher.ciphertext import Ciphertext, WritableBuffer, allocate, bytes_target
@@ -22,7 +23,7 @@ from pppml_fast.tensors import (
 __all__ = ["Message"]
 
 
-class Message(Secret):
+class Message(Secret, ABC):
     """A vector on its way into a ciphertext; how it gets there is its subclass's.
 
     Raises InputError on values or a share that cannot be encrypted, NaN and Inf aside. ``context`` is what the
@@ -82,9 +83,9 @@ class Message(Secret):
         with fill_wire(self.params, self.length, self.context, out) as rows:
             self._write_rows(*rows)
 
+    @abstractmethod
     def _write_rows(self, first: Any, second: Any = None) -> None:
         """Encrypt to the residue words or packed bytes of each polynomial."""
-        raise NotImplementedError
 
     def _bytes_target(self, size: int, out: WritableBuffer | None) -> memoryview:
         return bytes_target(size, out, self._tensors + self._reference)
