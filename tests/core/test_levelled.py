@@ -72,7 +72,8 @@ def test_every_operation_keeps_its_bound(packing: str, keys: str) -> None:
     assert (rescaled.level, product.level) == (2, 3)
     owner.check(rescaled, x * per_weight)
     owner.check((rescaled * 0.25).rescale(), 0.25 * x * per_weight)
-    owner.check(rescaled - b.at_level(2) * 1, x * per_weight - y) if rescaled.scale == b.scale else None
+    assert rescaled.scale == pytest.approx(b.scale, rel=2**-40)
+    owner.check(rescaled - b.at_level(2), x * per_weight - y)
     steps = [step.operation for step in rescaled.report]
     assert steps == ["sum of 1", "times plaintext", "rescale"]
     assert all(0 < step.bits < 60 for step in rescaled.report)

@@ -181,8 +181,10 @@ def test_a_missing_contribution_is_refused() -> None:
 
 
 def test_the_id_of_older_sets_has_not_changed() -> None:
-    # Recorded before there were slots, by `CkksParams.preset("p31", parties=3, clip=1.0).id.hex()[:16]`.
-    assert "packing" not in pf.CkksParams.preset("p31", parties=3, clip=1.0).to_dict()
+    # SHA-256 of the literal that there was before slots: name, dimension, primes, parties, clip, modes and rounding.
+    assert pf.CkksParams.preset("p31", parties=3, clip=1.0).id.hex() == (
+        "ed31029403ef06456121aaa1972c2f74facf21aa8a916b61de9bc39a6bc1497e"
+    )
     slots, again = deep(), pf.CkksParams.from_dict(deep().to_dict())
     assert slots == again and slots.id == again.id == pickle.loads(pickle.dumps(slots)).id
     assert slots.id != deep("real_slots").id

@@ -54,6 +54,13 @@ def in_slots(exchange: OpenfheExchange, values: np.ndarray) -> list[np.ndarray]:
     return [real + 1j * imaginary for real, imaginary in padded.reshape(-1, 2, width // 2)]
 
 
+def added_there(there: Side, exchange: OpenfheExchange, ours: np.ndarray, theirs: np.ndarray) -> list[Any]:
+    """What OpenFHE makes of a vector encrypted here and one that it encrypted itself."""
+    sent = exchange.send(exchange.public_key.encrypt(ours))
+    own = [there.encrypt(slots) for slots in in_slots(exchange, theirs)]
+    return [there.context.EvalAdd(left, right) for left, right in zip(sent, own, strict=True)]
+
+
 @CASES
 def test_sums_made_here_are_decrypted_there(side: Sides, options: dict[str, Any]) -> None:
     there = side(**options)
@@ -69,9 +76,7 @@ def test_openfhe_adds_its_own_to_ours(side: Sides, options: dict[str, Any]) -> N
     there = side(**options)
     exchange = exchange_with(there)
     ours, theirs, _ = vectors(exchange)
-    sent = exchange.send(exchange.public_key.encrypt(ours))
-    own = [there.encrypt(slots) for slots in in_slots(exchange, theirs)]
-    totals = [there.context.EvalAdd(left, right) for left, right in zip(sent, own, strict=True)]
+    totals = added_there(there, exchange, ours, theirs)
     opened = flat(exchange, [there.decrypt(one) for one in totals], len(ours))
     assert np.abs(opened - ours - theirs).max() < exchange.params.max_error
 
@@ -91,9 +96,7 @@ def test_openfhes_sums_are_decrypted_here(side: Sides, options: dict[str, Any]) 
     there = side(**options)
     exchange = exchange_with(there)
     ours, theirs, _ = vectors(exchange)
-    sent = exchange.send(exchange.public_key.encrypt(ours))
-    own = [there.encrypt(slots) for slots in in_slots(exchange, theirs)]
-    totals = [there.context.EvalAdd(left, right) for left, right in zip(sent, own, strict=True)]
+    totals = added_there(there, exchange, ours, theirs)
     received = exchange.receive(totals, len(ours), bound=3.0)
     secret = exchange.secret_key(there.keys.secretKey)
     expected = ours + theirs
