@@ -61,7 +61,7 @@ kernels::PrimeTable<Word> Ring<Word>::make_prime(Word q) {
 template <class Word>
 Ring<Word>::Ring(unsigned log_degree, const std::vector<std::uint64_t>& primes) {
   require(log_degree >= 4 && log_degree <= 16, "ring dimension 2^", log_degree, " is outside 2^4 .. 2^16");
-  require(!primes.empty(), "a ring needs a prime");
+  require(!primes.empty(), "a ring needs at least one prime");
   table_.log_degree = log_degree;
   table_.prime_count = static_cast<unsigned>(primes.size());
   for (std::uint64_t q : primes) {
