@@ -27,7 +27,7 @@ from pppml_fast.cipher.wire import Kind
 from pppml_fast.errors import CiphertextError, InputError, ParameterError
 from pppml_fast.params import CkksParams
 
-__all__ = ["LevelledCiphertext", "Step"]
+__all__ = ["LevelledCiphertext", "Step", "sum_error"]
 
 # Standard deviations that a sub-Gaussian variable leaves with probability below 2^-165: 2^-128 over 7e9 values in 1000
 # rounds, several bounds each.
@@ -105,10 +105,7 @@ class LevelledCiphertext:
         whole = ciphertext.expanded()
         parts = [_rows(params, words) for words in (whole.first, whole.second)]
         bound = params.clip * (whole.terms if params.weights == "free" else 1) * _complex_factor(params)
-        encoding = math.sqrt(2) * float(params._checked.max_error)
-        if params.weights == "free" and params.rounding == "nearest":
-            encoding *= whole.terms / params.parties  # linear in the number of terms
-        error = encoding + _encryption_noise(params, whole.terms) / params.total_scale
+        error = sum_error(params, whole.terms)
         return cls._fresh(params, whole.length, parts, params.total_scale, bound, error, f"sum of {whole.terms}")
 
     @classmethod
@@ -346,6 +343,14 @@ class LevelledCiphertext:
             return flat
         result: NDArray[np.float64] = np.rint(flat / self.release_step) * self.release_step
         return result
+
+
+def sum_error(params: CkksParams, terms: int) -> float:
+    """Bound on the magnitude of a complex slot's error in a sum of ``terms`` encryptions: encoding and noise."""
+    encoding = math.sqrt(2) * float(params._checked.max_error)
+    if params.weights == "free" and params.rounding == "nearest":
+        encoding *= terms / params.parties  # linear in the number of terms
+    return encoding + _encryption_noise(params, terms) / params.total_scale
 
 
 def _checked_step(params: CkksParams, name: str, level: int, scale: float, bound: float, error: float) -> Step:

@@ -11,7 +11,7 @@ from pppml_fast.cipher import Ciphertext, PublicKey, SecretKey
 from pppml_fast.errors import CiphertextError
 from pppml_fast.interop.blocks import residue_blocks
 from pppml_fast.interop.openfhe.bridge import OpenfheBridge
-from pppml_fast.levelled import LevelledCiphertext
+from pppml_fast.levelled import LevelledCiphertext, sum_error
 from pppml_fast.params import CkksParams
 
 __all__ = ["OpenfheExchange"]
@@ -102,5 +102,4 @@ class OpenfheExchange:
         Ours covers the encoding and noise of deviation 3.2. OpenFHE's noise has 3.19; its encoding rounds coefficients
         by at most 1/2, which is added.
         """
-        fresh = LevelledCiphertext.of(Ciphertext.zeros(self.params, 1))
-        return fresh.error + 0.5 * self.params.ring_dimension / self.params.total_scale
+        return sum_error(self.params, 1) + 0.5 * self.params.ring_dimension / self.params.total_scale
