@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pppml_fast import _native
-from pppml_fast.params import PRESETS
+from pppml_fast.params import COMPARISON_PRESETS, PRESETS
 
 __all__ = ["CASES", "Case", "Verdict", "judge", "main", "sanity_bits"]
 
@@ -96,13 +96,11 @@ def _cases() -> tuple[Case, ...]:
     }
     collective = (("collective", "gaussian", _CONDITIONAL), ("collective, proved", "gaussian", _PROVED))
     owned = (("public, secret", "ternary", _TERNARY),)
-    rings = {name: (ring.ring_dimension, math.prod(ring.primes)) for name, ring in PRESETS.items()}
-    # The parameters of the comparison with the published code: [31, 26 x 6, 31] bits, beyond the tables.
-    rings["published"] = (8192, 1 << 218)
     cases = []
-    for name, (dimension, modulus) in rings.items():
-        for keys, secret, deviations in owned if name == "published" else (*collective, *owned):
-            bits = stated.get((name, keys))
+    for name, ring in {**PRESETS, **COMPARISON_PRESETS}.items():
+        # Sets for comparison have no collective keys.
+        for keys, secret, deviations in owned if name in COMPARISON_PRESETS else (*collective, *owned):
+            dimension, modulus, bits = ring.ring_dimension, math.prod(ring.primes), stated.get((name, keys))
             cases.append(Case(name, keys, dimension, modulus, secret, deviations, None, bits))
     return tuple(cases)
 

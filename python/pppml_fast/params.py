@@ -14,7 +14,7 @@ from pppml_fast import _native
 from pppml_fast.checks import whole_number
 from pppml_fast.errors import ParameterError
 
-__all__ = ["PRESETS", "CkksParams", "KeyMode", "Packing", "Rounding", "WeightPolicy"]
+__all__ = ["COMPARISON_PRESETS", "PRESETS", "CkksParams", "KeyMode", "Packing", "Rounding", "WeightPolicy"]
 
 KeyMode = Literal["public", "secret", "collective"]
 WeightPolicy = Literal["free", "public"]
@@ -58,7 +58,7 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 # The setting of PPPML-HMI's code, for comparison only.
-_COMPARISON_PRESETS: Mapping[str, Preset] = {
+COMPARISON_PRESETS: Mapping[str, Preset] = {
     "published": Preset(8192, _PUBLISHED_PRIMES, 1, "real_slots", 2.0**26),
 }
 
@@ -162,11 +162,11 @@ class CkksParams:
         Raises ParameterError for an unknown name or a combination that does not fit, and for ``published``, the setting
         of PPPML-HMI's code, without ``insecure_for_comparison=True``.
         """
-        sets = {**PRESETS, **_COMPARISON_PRESETS}
+        sets = {**PRESETS, **COMPARISON_PRESETS}
         if name not in sets:
             raise ParameterError(f"no parameter set {name!r}; there are {', '.join(sets)}")
         ring = sets[name]
-        if name in _COMPARISON_PRESETS and not insecure_for_comparison:
+        if name in COMPARISON_PRESETS and not insecure_for_comparison:
             raise ParameterError(
                 f"{name!r} holds fewer than 128 bits and releases noisy sums: it serves comparisons alone, with "
                 "insecure_for_comparison=True; use another set for data"

@@ -29,7 +29,7 @@ SETTINGS = ([31, 26, 26, 26, 26, 26, 26, 31], [60, 40, 40, 60], [60, 60])
 
 
 def main() -> None:
-    """Print microseconds per weight of both sides, medians and least, and their ratios."""
+    """Print nanoseconds per weight of both sides, medians and least, and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=300)
     repetitions = parser.parse_args().repetitions
