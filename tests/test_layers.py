@@ -83,6 +83,7 @@ ALLOWED = {
     "imaging": {"core", "aggregation", "transport", "learning"},
     "bench": {"core", "aggregation", "transport"},
     "interop": {"core", "bench"},
+    "site": {"core", "aggregation", "transport"},
     "attacks": {"core", "aggregation", "transport", "learning"},
     "integrations": {"core", "aggregation", "transport", "learning"},
 }

@@ -1,11 +1,11 @@
-"""What a transport drives, and what it is given to carry."""
+"""What a transport drives, what it is given to carry, and what a network of links promises."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["Node", "Outgoing"]
+__all__ = ["LinkEvents", "Links", "Node", "Outgoing"]
 
 
 class Outgoing(NamedTuple):
@@ -23,3 +23,38 @@ class Node(Protocol):
 
     def lost(self, name: str) -> Sequence[Outgoing]:
         """Learn that a party cannot be reached any more, and return what to send."""
+
+
+class LinkEvents(Protocol):
+    """What links tell the node they belong to, from threads of their own."""
+
+    def on_message(self, peer: str, data: bytes) -> None:
+        """A message of ``peer``, in order, once. The peer may send on when this returns: blocking slows it down."""
+
+    def on_up(self, peer: str, incarnation: bytes) -> None:
+        """A link stands. Another ``incarnation`` (16 bytes) than before is a restarted peer, which knows of nothing."""
+
+    def on_down(self, peer: str) -> None:
+        """The peer was out of reach for longer than the grace time, or restarted: what was under way to it is lost."""
+
+    def on_room(self, peer: str) -> None:
+        """Less than the window waits for ``peer`` again."""
+
+
+class Links(Protocol):
+    """Reliable, ordered links between this node and its named peers; both ends are authenticated.
+
+    A connection that breaks for less than the grace time is resumed without loss or doubling.
+    """
+
+    def start(self, events: LinkEvents) -> None:
+        """Listen and connect; events come from now on."""
+
+    def send(self, peer: str, data: bytes) -> None:
+        """Queue a message. What is queued for a peer that is down, or goes down, is dropped: `on_down` says so."""
+
+    def room(self, peer: str) -> bool:
+        """Whether the peer is up and less than the window of bytes waits unacknowledged for it."""
+
+    def stop(self) -> None:
+        """Close every link and wait for the threads."""

@@ -1,0 +1,55 @@
+"""What a site computes: the runtime drives it, and knows nothing of models or data."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Application", "StateId"]
+
+
+class StateId(NamedTuple):
+    """A model that members can agree on: the number of finished rounds, and the 32-byte hash of the shared tensors."""
+
+    round: int
+    hash: bytes
+
+
+class Application(Protocol):
+    """A site's training, and the shared model it keeps on disk: the newest state and the one before.
+
+    The runtime calls it from one thread. Every change is durable when its method returns; a kill at any instant leaves
+    the states of before or after.
+    """
+
+    @property
+    def states(self) -> tuple[StateId, ...]:
+        """The kept states, newest first, at least one and at most two of consecutive rounds."""
+
+    def train(self, round: int, salt: int) -> None:
+        """Begin to train in the background from the newest state, whose ``round`` is this one; return at once.
+
+        The result goes to the runtime's ``ready(round, salt, values)``, a failure to its ``failed(error)``. Salt 0
+        gives the same update each time, after a restart too; every other salt other draws: the last update was spent. A
+        call for the round and salt that is being trained, or is trained and not yet committed, gives that result again.
+        """
+
+    def commit(self, round: int, mean: NDArray[np.float32]) -> StateId:
+        """Apply the weighted mean of a round to the newest state and keep the result."""
+
+    def export(self, state: StateId) -> bytes:
+        """A kept state's shared tensors as canonical bytes: equal states give equal bytes."""
+
+    def adopt(self, state: StateId, data: bytes) -> None:
+        """Keep what another site exported in place of all states. Raises DataError unless it hashes to ``state``."""
+
+    def step_back(self, state: StateId) -> None:
+        """Forget the newest state; ``state`` is the one before."""
+
+    def finished(self) -> bool:
+        """Whether the newest state is the last of the training."""
+
+    def describe(self) -> dict[str, Any]:
+        """Plain values for logs and the live view: name, rounds wanted, model size."""
