@@ -89,6 +89,8 @@ class PartyMachine(NeverPickled, ABC):
         order = tuple(sorted(roster.index(name) for name in live))
         if self.session.index not in order or order[-1] >= len(roster.members):
             raise ProtocolError(f"the live set {', '.join(live)} leaves {self.name!r} out or adds strangers")
+        if not set(order) <= self.session.present:
+            raise ProtocolError(f"the live set {', '.join(live)} names a party that is not present in this session")
         self._policy.check_live(live, len(roster.members), self._weights(params))
         threshold = attempt_threshold(len(order), len(roster.members), roster.options.threshold)
         if threshold > len(order):

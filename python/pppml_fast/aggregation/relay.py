@@ -82,7 +82,7 @@ class Relay(NeverPickled):
         try:
             frame = parse_frame(data)
             if frame.header.receiver != self.session.index:
-                return forward(self.session.roster, self.session.index, frame.header, data)
+                return forward(self.session.roster, self.session.index, frame.header, data, self.session.present)
             if frame.header.type is not MessageType.CHUNK:
                 raise ProtocolError(f"a relay takes chunks only, not {frame.header.type.name}")
             if (frame.header.round, frame.header.attempt) not in self._seen:
