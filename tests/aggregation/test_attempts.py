@@ -520,7 +520,7 @@ def test_a_sum_that_is_open_may_still_be_needed_by_others_after_a_restart() -> N
     assert ledger.pending() == ()
     again = AttemptLedger(store)
     assert again.pending() == (attempt,)
-    assert again.release(attempt) == [(1, b"to east"), (2, b"to south")]
+    assert again.unsettled() == {attempt: [(1, b"to east"), (2, b"to south")]}
     again.settle(attempt.round)
     assert AttemptLedger(store).pending() == (attempt,), "rounds before this one alone are settled"
     again.settle(attempt.round + 1)

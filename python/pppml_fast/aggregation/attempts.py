@@ -96,7 +96,7 @@ class AttemptLedger:
         self._abandoned: set[AttemptId] = set()
         self._spent: dict[bytes, AttemptId] = {}
         self._active: dict[bytes, AttemptId] = {}
-        self._kept: set[AttemptId] = set()
+        self._kept: dict[AttemptId, list[Outgoing]] = {}
         self._witnessed: dict[str, AttemptId] = {}
         self._redrawn = -1
         for record in store.records():
@@ -164,7 +164,7 @@ class AttemptLedger:
                 self._witnessed.update(dict.fromkeys(signers, attempt))
             self._store.append(_record(_Kind.RELEASED, attempt).finish())
             self._mark_spent(attempt, prepared.update)
-            self._kept.add(attempt)
+            self._kept[attempt] = prepared.frames
         return list(prepared.frames)
 
     def spend(self, attempt: AttemptId, update: bytes) -> None:
@@ -198,18 +198,22 @@ class AttemptLedger:
         return update in self._spent
 
     def finish(self, attempt: AttemptId) -> None:
-        """Forget the stored messages of an attempt whose sum is open, until a restart; what is spent stays on record.
+        """An attempt's sum is open here: it is pending no longer, until a restart; what is spent stays on record.
 
-        After a restart they may be sent again, for those who lacked them: until `settle`.
+        Its messages stay among the `unsettled`, for those who lack them.
         """
         self._prepared.pop(attempt, None)
 
+    def unsettled(self) -> dict[AttemptId, list[Outgoing]]:
+        """The stored messages of all attempts whose share was released, for sending again, until they are settled."""
+        return {attempt: list(frames) for attempt, frames in self._kept.items()}
+
     def settle(self, round: int) -> None:
-        """Forget for good the stored messages of the rounds before ``round``: every member has their sums or gave up."""
+        """Forget for good the stored messages of rounds before ``round``: every member has their sums or gave up."""
         for attempt in [attempt for attempt in self._kept if attempt.round < round]:
             self._store.append(_record(_Kind.SETTLED, attempt).finish())
             self._prepared.pop(attempt, None)
-            self._kept.discard(attempt)
+            self._kept.pop(attempt, None)
 
     @property
     def witnessed(self) -> dict[str, AttemptId]:
@@ -281,14 +285,14 @@ class AttemptLedger:
             if attempt not in self._prepared:
                 raise DataError(f"the journal releases {attempt} without ever preparing it")
             self._mark_spent(attempt, self._prepared[attempt].update)
-            self._kept.add(attempt)
+            self._kept[attempt] = self._prepared[attempt].frames
         elif kind is _Kind.SPENT:
             self._mark_spent(attempt, update)
         elif kind is _Kind.WITNESSED:
             self._witnessed.update(dict.fromkeys(names, attempt))
         elif kind is _Kind.SETTLED:
             self._prepared.pop(attempt, None)
-            self._kept.discard(attempt)
+            self._kept.pop(attempt, None)
         else:
             self._mark_abandoned(attempt)
 

@@ -97,6 +97,19 @@ class Handshake(NeverPickled):
         """Whether the ephemeral private keys are gone."""
         return self._keys.destroyed
 
+    @property
+    def proposal(self) -> bytes:
+        """Id of the proposal this party follows, 32 bytes; empty before there is one."""
+        return self._proposed
+
+    @property
+    def awaited(self) -> frozenset[int]:
+        """Indices of those present that this party still waits for."""
+        if self._roster is None or self.state is HandshakeState.OPEN:
+            return frozenset()
+        here = self._hellos if self.state is HandshakeState.WAITING_FOR_HELLOS else self._contributions
+        return frozenset(self._everyone) - frozenset(here) - {self._me}
+
     def start(self) -> list[Outgoing]:
         """The proposer's roster; nothing from anyone else."""
         if self._proposal is None or self._layout is None:

@@ -165,6 +165,33 @@ class PartyMachine(NeverPickled, ABC):
         self._compare_models()
         return self._broadcast(MessageType.MODEL_HASH, Digest(hash_).encode())
 
+    @property
+    def unconfirmed(self) -> frozenset[str]:
+        """Names of the other members of the open sum that have not told the hash of their new model yet."""
+        members = frozenset() if self.outcome is None else self.outcome.members
+        names = self.session.roster.names
+        return frozenset(names[index] for index in members - set(self._now.models) - {self.session.index})
+
+    def pull(self, hop: str) -> Outgoing | None:
+        """TEMPORARY."""
+        return None
+
+    def mean(self) -> NDArray[np.float32]:
+        """TEMPORARY."""
+        import math
+
+        from pppml_fast.aggregation.federation import _restore
+
+        outcome, now = self.outcome, self._now
+        assert outcome is not None
+        roster = self.session.roster
+        divisor = 1.0
+        if now.params.weights == "free":
+            divisor = float(len(outcome.members))
+        elif len(outcome.members) < len(roster.members):
+            divisor = math.fsum(roster.members[i].weight for i in outcome.members)
+        return _restore(now.params, outcome, divisor)
+
     # --- messages -----------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Outgoing]:
