@@ -55,10 +55,16 @@ class Accepted:
 class Simulation:
     """``parties`` members that train ``rounds`` rounds; drive it with `run`, and break it with the other methods."""
 
-    TIMING = Timing(patience=4.0, handshake=4.0, linger=2.0, heartbeat=1.0, retry=0.25)
+    TIMING = Timing(patience=4.0, handshake=4.0, linger=12.0, heartbeat=1.0, retry=0.25)
 
     def __init__(
-        self, folder: Path, parties: int = 3, topology: str = "ring", rounds: int = 3, seed: int = 0, chunk_blocks: int = 1
+        self,
+        folder: Path,
+        parties: int = 3,
+        topology: str = "ring",
+        rounds: int = 3,
+        seed: int = 0,
+        chunk_blocks: int = 1,
     ) -> None:
         self.folder, self.rounds, self.random = folder, rounds, random.Random(seed)
         self.names = tuple(f"site{index}" for index in range(parties))
@@ -95,9 +101,7 @@ class Simulation:
         events = Events(lambda: self.now, [lambda event: self._hear(name, event)])
         policy = Policy()
         if name == RELAY:
-            node: SiteNode = Coordinator(
-                self.identities[name], self.roster, self.layout, policy, events, self.TIMING
-            )
+            node: SiteNode = Coordinator(self.identities[name], self.roster, self.layout, policy, events, self.TIMING)
         else:
             application = LightApplication(name, self._disk(name), SIZE, self.rounds, sync=False)
             ledger = AttemptLedger(self.stores[name])
@@ -299,3 +303,78 @@ class Simulation:
                     machine.mean().tobytes(),
                 )
             )
+
+
+class Chaos:
+    """Breaks a simulation at random messages: crashes, cut links, disks rolled back, and returns."""
+
+    def __init__(self, sim: Simulation, seed: int, rate: float = 0.02, rollback: bool = True) -> None:
+        self.sim, self.rate, self.rollback = sim, rate, rollback
+        self.random = random.Random(seed)
+        self.counts: dict[str, int] = {}
+        self._backups: dict[str, tuple[list[bytes], Path]] = {}
+        self._wanted: list[tuple[float, Callable[[], None]]] = []
+        sim.tamper = self._see
+
+    def run(self, seconds: float) -> None:
+        """Let time pass with faults; then nothing more is broken and everything works again."""
+        end = self.sim.now + seconds
+        while self.sim.now < end and not self.sim.finished():
+            self.sim.run(0.25, lambda: bool(self._due()))
+            for action in self._due():
+                self._wanted = [entry for entry in self._wanted if entry[1] is not action]
+                action()
+        self.sim.tamper = None
+        self._wanted.clear()
+        self.sim.mend()
+
+    def _due(self) -> list[Callable[[], None]]:
+        return [action for at, action in self._wanted if at <= self.sim.now]
+
+    def _see(self, sender: str, hop: str, data: bytes) -> list[bytes]:
+        if self.random.random() < self.rate:
+            self._wanted.append((self.sim.now, self.random.choice(self._choices())))
+        return [data]
+
+    def _choices(self) -> list[Callable[[], None]]:
+        sim, name = self.sim, self.random.choice(sorted(self.sim.nodes))
+        other = self.random.choice([n for n in (*sim.names, RELAY) if n != name])
+        choices = [lambda: self._crash(name), lambda: self._cut(name, other)]
+        if self.rollback and name != RELAY:
+            choices += [lambda: self._backup(name), lambda: self._roll_back(name)]
+        return choices
+
+    def _count(self, kind: str) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+
+    def _later(self, action: Callable[[], None]) -> None:
+        self._wanted.append((self.sim.now + self.random.uniform(0, 6), action))
+
+    def _crash(self, name: str) -> None:
+        if name in self.sim.nodes and not self.sim.nodes[name].ended:
+            self._count("crash")
+            self.sim.crash(name)
+            self._later(lambda: None if name in self.sim.nodes else self.sim.start(name))
+
+    def _cut(self, name: str, other: str) -> None:
+        if (name, other) in self.sim._queues:
+            self._count("cut")
+            self.sim.cut(name, other)
+            self._later(lambda: self._join(name, other))
+
+    def _join(self, name: str, other: str) -> None:
+        pair = frozenset((name, other))
+        if pair in self.sim._cut:
+            self.sim._cut.discard(pair)
+            self.sim._link(name, other)
+
+    def _backup(self, name: str) -> None:
+        if name in self.sim.names:
+            self._backups[name] = self.sim.backup(name)
+
+    def _roll_back(self, name: str) -> None:
+        if name in self.sim.nodes and name in self._backups and not self.sim.nodes[name].ended:
+            self._count("rollback")
+            self.sim.crash(name)
+            self.sim.restore(name, self._backups[name])
+            self._later(lambda: None if name in self.sim.nodes else self.sim.start(name))

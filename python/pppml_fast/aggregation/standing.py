@@ -67,7 +67,11 @@ def agreed_state(standings: Mapping[int, Standing], members: int) -> StateId | N
 
     Every member that finishes a round keeps its model and the one before, and no round begins before all its live
     members, a majority, keep the last one: so those who were there always find it again, also where a few had gone on.
+    Only where several disks were rolled back can a majority be missing. With members away it may be found with them;
+    with everyone present it is the model that most keep, the newest of these.
     """
     held = Counter(state for standing in standings.values() for state in set(standing.states))
     common = [state for state, count in held.items() if 2 * count > members]
+    if not common and len(standings) == members:
+        common = [state for state, count in held.items() if count == max(held.values())]
     return max(common, default=None)

@@ -11,6 +11,7 @@ from pppml_fast.aggregation.messages import EVERYONE, Frame, Header, MessageType
 from pppml_fast.aggregation.relay import Relay
 from pppml_fast.aggregation.roster import Roster
 from pppml_fast.aggregation.session import Session
+from pppml_fast.aggregation.standing import Standing, StateId
 from pppml_fast.errors import ProtocolError
 from pppml_fast.layout import Layout
 from pppml_fast.params import CkksParams
@@ -58,7 +59,7 @@ class Coordinator(SiteNode):
     def pull(self, hop: str) -> Outgoing | None:
         return None if self._relay is None else self._relay.pull(hop)
 
-    def _on_session(self, session: Session) -> None:
+    def _on_session(self, session: Session, standings: dict[int, Standing], agreed: StateId) -> None:
         self._relay = Relay(session)
 
     def _standing(self) -> bytes:

@@ -15,6 +15,9 @@ from pppml_fast.site.notices import Phase, Status
 
 __all__ = ["Attempt", "Decision", "End", "Lead", "Leave", "Propose", "Timing", "View"]
 
+_IDLE = frozenset({Phase.SEEKING, Phase.FETCHING, Phase.READY, Phase.DONE})
+"""What a member is doing that a session of another lead, or one that did not open everywhere, keeps waiting."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -116,7 +119,7 @@ class Lead:
 
     def _without_session(self, view: View) -> Decision | None:
         self._running = None
-        idle = [i for i, s in view.statuses.items() if s.phase is Phase.SEEKING]
+        idle = [i for i, s in view.statuses.items() if s.phase in _IDLE]
         busy = len(view.statuses) - len(idle)
         chosen = self._choose(view, idle)
         if len(chosen) < self.minimum:
@@ -131,11 +134,16 @@ class Lead:
         inside = {i: s for i, s in view.statuses.items() if i in view.present and s.session == session}
         if self._is_running(view, inside):
             return None
-        newcomers = [i for i, s in view.statuses.items() if i not in inside and s.phase is Phase.SEEKING]
+        lost = view.present - set(inside) - self._given_up
+        if lost & set(view.statuses) and self._waited("opened", view.now) < self.timing.handshake:
+            return None  # they have not told yet that they are in it
+        newcomers = [i for i, s in view.statuses.items() if i not in inside and s.phase in _IDLE]
         chosen = self._choose(view, [*inside, *newcomers])
         if set(chosen) & set(newcomers) and len(chosen) >= self.minimum:
+            # One session for all who return at the same time.
+            if self._waited(f"come {sorted(newcomers)}", view.now) < self.timing.heartbeat:
+                return None
             return Leave() if self.me is not None and min(chosen) != self.me else self._propose(chosen)
-        lost = view.present - set(inside) - self._given_up
         if lost and self._waited(f"lost {sorted(lost)}", view.now) < self.timing.patience:
             return None
         self._given_up |= lost
@@ -155,7 +163,9 @@ class Lead:
         if running is None:
             return False
         ours = [inside[i] for i in running.live if i in inside]
-        unheard = [s for s in ours if (s.round, s.attempt) != (running.round, running.attempt) and not _beyond(s, running)]
+        unheard = [
+            s for s in ours if (s.round, s.attempt) != (running.round, running.attempt) and not _beyond(s, running)
+        ]
         busy = [s for s in ours if s.phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
         limit = self.timing.training if any(s.phase is Phase.TRAINING for s in busy) else self.timing.patience
         if (busy or unheard) and view.now - self._last_change < limit:

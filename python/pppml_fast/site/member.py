@@ -24,7 +24,7 @@ from pppml_fast.aggregation.messages import Frame, Header, MessageType
 from pppml_fast.aggregation.party import PartyMachine
 from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.aggregation.session import Session
-from pppml_fast.aggregation.standing import Standing, agreed_state
+from pppml_fast.aggregation.standing import Standing
 from pppml_fast.errors import KeyReuseError, PppmlError, ProtocolError
 from pppml_fast.params import CkksParams
 from pppml_fast.site.application import Application, StateId
@@ -209,36 +209,23 @@ class Member(SiteNode):
         if sender not in expected:
             raise ProtocolError(f"a session is proposed by party {sender}, but {sorted(expected)} may lead")
 
-    def _on_session(self, session: Session) -> None:
+    def _on_session(self, session: Session, standings: dict[int, Standing], agreed: StateId) -> None:
         self._orphaned_since = self._plan = self._held_plan = None
-        try:
-            standings = {index: Standing.parse(data) for index, data in session.standings.items()}
-        except ProtocolError as error:
-            self.events.emit(EventKind.SESSION_FAILED, reason=str(error))
-            self._dissolve()
-            return
-        agreed = agreed_state(standings, len(self.roster.members))
-        if agreed is None:
-            reason = "no model is kept by a majority of the roster; more members must be present"
-            self.events.emit(EventKind.SESSION_FAILED, reason=reason)
-            self._dissolve()
-            return
         self._machine = self._new_machine(session)
         self._seen_state = State.IDLE
-        self._hear_witnesses(standings, agreed)
+        self._hear_witnesses(standings)
         self._go_on_from(agreed, standings)
 
-    def _hear_witnesses(self, standings: dict[int, Standing], agreed: StateId) -> None:
+    def _hear_witnesses(self, standings: dict[int, Standing]) -> None:
         """A peer that saw a signature of this member which its own journal does not know: the disk was rolled back."""
         for index, standing in standings.items():
             attempt = standing.witnessed.get(self.index)
             if index == self.index or attempt is None or self._ledger.knows(attempt):
                 continue
-            # No honest member is ahead of the agreed model by more than one round: a liar costs fresh draws at most.
-            round_ = min(attempt.round, agreed.round + 1)
-            if not self._ledger.needs_fresh_draws(round_):
+            # Taken on one peer's word: all that a liar brings about is that updates come from fresh draws.
+            if not self._ledger.needs_fresh_draws(attempt.round):
                 self.events.emit(EventKind.ROLLED_BACK, round=attempt.round, peer=self.roster.names[index])
-                self._ledger.redraw(round_)
+                self._ledger.redraw(attempt.round)
                 self._salts.clear()
 
     def _go_on_from(self, agreed: StateId, standings: dict[int, Standing]) -> None:

@@ -12,9 +12,18 @@ from dataclasses import replace
 from pppml_fast.aggregation.base import NeverPickled, Policy
 from pppml_fast.aggregation.handshake import Handshake, HandshakeState, route
 from pppml_fast.aggregation.identity import Identity, verify
-from pppml_fast.aggregation.messages import EVERYONE, SESSION_SCOPE, Frame, Header, MessageType, parse_frame, parse_header
+from pppml_fast.aggregation.messages import (
+    EVERYONE,
+    SESSION_SCOPE,
+    Frame,
+    Header,
+    MessageType,
+    parse_frame,
+    parse_header,
+)
 from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.aggregation.session import CONTROL, Gate, Session
+from pppml_fast.aggregation.standing import Standing, StateId, agreed_state
 from pppml_fast.errors import PppmlError, ProtocolError
 from pppml_fast.layout import Layout
 from pppml_fast.site.events import EventKind, Events
@@ -148,8 +157,8 @@ class SiteNode(NeverPickled, ABC):
         """Time passes."""
 
     @abstractmethod
-    def _on_session(self, session: Session) -> None:
-        """A session is open."""
+    def _on_session(self, session: Session, standings: dict[int, Standing], agreed: StateId) -> None:
+        """A session is open, and all in it know the model to go on from."""
 
     @abstractmethod
     def _on_frame(self, peer: str, header: Header, data: bytes) -> None:
@@ -285,22 +294,30 @@ class SiteNode(NeverPickled, ABC):
         if handshake.state is HandshakeState.REFUSED:
             self._drop_handshake(str(handshake.failure))
         elif handshake.session is not None:
-            self._handshake = None
-            self.session = handshake.session
-            self._gate = self.session.gate(SESSION_SCOPE, MEMBERSHIP)
-            if self._leads:
-                self._lead.session_opened()
-            lead = "" if self._leader is None else self.roster.everyone[self._leader].name
-            self.events.emit(
-                EventKind.SESSION_OPENED,
-                session=self.session.id.hex(),
-                present=list(self.session.present_names),
-                lead=lead,
-            )
-            self._on_session(self.session)
-            early, self._early = self._early, []
-            for peer, data in early:
-                self.receive(peer, data)
+            try:
+                standings = {index: Standing.parse(data) for index, data in handshake.session.standings.items()}
+                agreed = agreed_state(standings, len(self.roster.members))
+            except ProtocolError as error:
+                self._drop_handshake(str(error))
+                return
+            if agreed is None:
+                self._drop_handshake("no model is kept by a majority of the roster; more members must be present")
+                return
+            self._open(handshake.session, standings, agreed)
+
+    def _open(self, session: Session, standings: dict[int, Standing], agreed: StateId) -> None:
+        self._handshake = None
+        self.session = session
+        self._gate = session.gate(SESSION_SCOPE, MEMBERSHIP)
+        if self._leads:
+            self._lead.session_opened()
+        lead = "" if self._leader is None else self.roster.everyone[self._leader].name
+        present = list(session.present_names)
+        self.events.emit(EventKind.SESSION_OPENED, session=session.id.hex(), present=present, lead=lead)
+        self._on_session(session, standings, agreed)
+        early, self._early = self._early, []
+        for peer, data in early:
+            self.receive(peer, data)
 
     def _drop_handshake(self, reason: str) -> None:
         awaited = frozenset() if self._handshake is None else self._handshake.awaited

@@ -1,0 +1,114 @@
+"""Runs a node over links: one thread that alone touches the node, fed by the links' threads and by the application's."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from pppml_fast.site.node import SiteNode
+from pppml_fast.transport.base import Links, Outgoing
+
+__all__ = ["Runtime"]
+
+_WAITING_LIMIT = 8 << 20
+"""Bytes of one peer that wait for the node: whoever sends more is slowed down, and alone."""
+_TICK_S = 0.1
+
+Action = Callable[[], None]
+
+
+class Runtime:
+    """Drives ``node`` over ``links`` until it has ended, `stop` is called, or something fails that it cannot go on from.
+
+    `run` blocks; it may be called once. `post` hands in what other threads have for the node.
+    """
+
+    def __init__(self, node: SiteNode, links: Links, clock: Callable[[], float] = time.monotonic) -> None:
+        self._node, self._links, self._clock = node, links, clock
+        self._changed = threading.Condition()
+        self._actions: deque[tuple[str, int, Action]] = deque()
+        self._waiting: dict[str, int] = {}
+        self._stopped = False
+
+    def run(self) -> None:
+        """Drive the node to its end. Raises what the application or the journal raised: nothing was sent after that."""
+        self._links.start(self)
+        try:
+            while not self._stopped and not self._node.ended:
+                for action in self._next_actions():
+                    action()
+                self._node.tick(self._clock())
+                self._send()
+        finally:
+            with self._changed:
+                self._stopped = True
+                self._changed.notify_all()
+            self._links.stop()
+
+    def stop(self) -> None:
+        """Let `run` return after the event it is at; from any thread or signal handler."""
+        self._stopped = True
+        # A signal handler runs on the thread that may hold the lock; the loop looks up after a tick in any case.
+        if self._changed.acquire(blocking=False):
+            self._changed.notify_all()
+            self._changed.release()
+
+    def post(self, action: Action) -> None:
+        """Let the node's thread call ``action``."""
+        self._put("", 0, action)
+
+    # --- LinkEvents ---------------------------------------------------------------------------------------
+
+    def on_message(self, peer: str, data: bytes) -> None:
+        with self._changed:
+            while self._waiting.get(peer, 0) > _WAITING_LIMIT and not self._stopped:
+                self._changed.wait()
+        self._put(peer, len(data), lambda: self._node.receive(peer, data))
+
+    def on_up(self, peer: str, incarnation: bytes) -> None:
+        self._put(peer, 0, lambda: self._node.up(peer))
+
+    def on_down(self, peer: str) -> None:
+        self._put(peer, 0, lambda: self._node.down(peer))
+
+    def on_room(self, peer: str) -> None:
+        self._put(peer, 0, lambda: None)
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _put(self, peer: str, size: int, action: Action) -> None:
+        with self._changed:
+            self._actions.append((peer, size, action))
+            self._waiting[peer] = self._waiting.get(peer, 0) + size
+            self._changed.notify_all()
+
+    def _next_actions(self) -> list[Action]:
+        """One action, so that what it causes is sent before the next; none after a tick without any."""
+        with self._changed:
+            if not self._actions:
+                self._changed.wait(_TICK_S)
+            if not self._actions:
+                return []
+            peer, size, action = self._actions.popleft()
+            self._waiting[peer] -= size
+            self._changed.notify_all()
+            return [action]
+
+    def _send(self) -> None:
+        for message in self._node.outgoing():
+            self._links.send(message.hop, message.data)
+        for peer in self._node.peers:
+            while self._links.room(peer):
+                bulk = self._node.pull(peer)
+                if bulk is None:
+                    break
+                self._links.send(bulk.hop, bulk.data)
+                self._flush()
+
+    def _flush(self) -> None:
+        """What pulling brought about beside the message itself."""
+        messages: list[Outgoing] = self._node.outgoing()
+        for message in messages:
+            self._links.send(message.hop, message.data)
