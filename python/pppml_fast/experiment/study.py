@@ -90,10 +90,11 @@ def study_of(config: ExperimentConfig, parties: tuple[PartyData, ...]) -> Study:
     return _assemble(config, parties, _weights(config, parties))
 
 
-def site_study(config: ExperimentConfig, party: PartyData, weights: Mapping[str, float]) -> Study:
+def site_study(config: ExperimentConfig, party: PartyData | None, weights: Mapping[str, float]) -> Study:
     """The study of one hospital that has its own data alone; ``weights`` are the roster's, of all members by name.
 
-    Network, layout and parameters are those of `study_of` on everybody's data. Raises ConfigError and ParameterError.
+    Network, layout and parameters are those of `study_of` on everybody's data; without a party there is no data to
+    train on, which is enough to agree on a roster. Raises ConfigError and ParameterError.
     """
     _check_parties(config, list(weights))
     if config.selection.enabled:
@@ -101,7 +102,7 @@ def site_study(config: ExperimentConfig, party: PartyData, weights: Mapping[str,
             "selection.enabled = true: step sizes are chosen on all hospitals' data, which no site has; "
             "choose them beforehand and set them under [methods]"
         )
-    return _assemble(config, (party,), dict(weights))
+    return _assemble(config, (party,) if party is not None else (), dict(weights))
 
 
 def _assemble(config: ExperimentConfig, parties: tuple[PartyData, ...], weights: Mapping[str, float]) -> Study:
