@@ -14,8 +14,10 @@ import typer
 from pppml_fast.cli.bench import bench
 from pppml_fast.cli.doctor import doctor
 from pppml_fast.cli.files import phantoms
+from pppml_fast.cli.keys import keys
 from pppml_fast.cli.models import personalize, predict
 from pppml_fast.cli.params import params
+from pppml_fast.cli.roster import roster
 from pppml_fast.cli.runs import demo, run
 from pppml_fast.errors import PppmlError
 
@@ -40,6 +42,8 @@ app.command()(params)
 app.command()(phantoms)
 app.command()(bench)
 app.command()(doctor)
+app.add_typer(keys, name="keys")
+app.add_typer(roster, name="roster")
 
 
 @app.command()

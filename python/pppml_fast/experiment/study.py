@@ -91,10 +91,10 @@ def study_of(config: ExperimentConfig, parties: tuple[PartyData, ...]) -> Study:
 
 
 def site_study(config: ExperimentConfig, party: PartyData | None, weights: Mapping[str, float]) -> Study:
-    """The study of one hospital that has its own data alone; ``weights`` are the roster's, of all members by name.
+    """The study of one hospital that has its own data alone, or of an organiser without any.
 
-    Network, layout and parameters are those of `study_of` on everybody's data; without a party there is no data to
-    train on, which is enough to agree on a roster. Raises ConfigError and ParameterError.
+    ``weights`` are the roster's, of all members by name. Network, layout and parameters are those of `study_of` on
+    everybody's data. Raises ConfigError and ParameterError.
     """
     _check_parties(config, list(weights))
     if config.selection.enabled:
@@ -102,7 +102,7 @@ def site_study(config: ExperimentConfig, party: PartyData | None, weights: Mappi
             "selection.enabled = true: step sizes are chosen on all hospitals' data, which no site has; "
             "choose them beforehand and set them under [methods]"
         )
-    return _assemble(config, (party,) if party is not None else (), dict(weights))
+    return _assemble(config, () if party is None else (party,), dict(weights))
 
 
 def _assemble(config: ExperimentConfig, parties: tuple[PartyData, ...], weights: Mapping[str, float]) -> Study:
