@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from pppml_fast.cli.bench import bench
+from pppml_fast.cli.demo_network import demo_network
 from pppml_fast.cli.doctor import doctor
 from pppml_fast.cli.files import phantoms
 from pppml_fast.cli.keys import keys
@@ -19,6 +20,7 @@ from pppml_fast.cli.models import personalize, predict
 from pppml_fast.cli.params import params
 from pppml_fast.cli.roster import roster
 from pppml_fast.cli.runs import demo, run
+from pppml_fast.cli.sites import coordinator, party
 from pppml_fast.errors import PppmlError
 
 __all__ = ["app", "main"]
@@ -42,6 +44,9 @@ app.command()(params)
 app.command()(phantoms)
 app.command()(bench)
 app.command()(doctor)
+app.command()(party)
+app.command()(coordinator)
+app.command(name="demo-network")(demo_network)
 app.add_typer(keys, name="keys")
 app.add_typer(roster, name="roster")
 

@@ -140,7 +140,7 @@ class SiteConfig:
     @property
     def federation(self) -> Path:
         """The federation file."""
-        return self.path.parent / self.site.federation
+        return (self.path.parent / self.site.federation).resolve()
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class CoordinatorConfig:
     @property
     def federation(self) -> Path:
         """The federation file."""
-        return self.path.parent / self.coordinator.federation
+        return (self.path.parent / self.coordinator.federation).resolve()
 
 
 def load_site(path: Path) -> SiteConfig:
