@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from pppml_fast.aggregation import Policy, open_federation
 from pppml_fast.experiment.checkpoint import StateFolder
-from pppml_fast.experiment.config import ExperimentConfig
 from pppml_fast.experiment.site_training import SiteTraining
 from pppml_fast.experiment.study import Study, site_study
 
@@ -65,7 +64,7 @@ def mean_of(study: Study, updates: Mapping[str, Update], round: int) -> NDArray[
     """The encrypted mean of a round, from a session of its own."""
     section = study.config.aggregation
     with open_federation(
-        study.party_names,
+        list(study.weights),
         params=study.params,
         layout=study.layout,
         weights=dict(study.weights),
@@ -74,8 +73,3 @@ def mean_of(study: Study, updates: Mapping[str, Update], round: int) -> NDArray[
         policy=Policy(),
     ) as federation:
         return federation.aggregate(dict(updates), round=round).vector
-
-
-def rounds_of(config: ExperimentConfig) -> range:
-    """The numbers of the rounds of a training."""
-    return range(config.rounds)

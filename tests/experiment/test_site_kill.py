@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -20,7 +21,14 @@ from pppml_fast.errors import DataError
 from pppml_fast.experiment.checkpoint import Checkpoint, StateFolder
 from pppml_fast.experiment.study import Study
 
-FILE_OPERATIONS = [(os, "replace"), (os, "fsync"), (os, "open"), (Path, "write_bytes"), (Path, "unlink"), (Path, "mkdir")]
+FILE_OPERATIONS = [
+    (os, "replace"),
+    (os, "fsync"),
+    (os, "open"),
+    (Path, "write_bytes"),
+    (Path, "unlink"),
+    (Path, "mkdir"),
+]
 
 
 class KilledError(BaseException):
@@ -76,10 +84,8 @@ def test_every_file_operation_may_be_the_last(
         kept = folder.load()
         with monkeypatch.context() as patched:
             count = at_operation(patched, number, after, error)
-            try:
+            with contextlib.suppress(KilledError, DataError):
                 folder.keep([checkpoint(2), kept[0]])
-            except (KilledError, DataError):
-                pass
             if count[0] < number:
                 break
         found.append(numbers(StateFolder(folder.folder).load()))
@@ -102,10 +108,8 @@ def test_memory_follows_the_disk_when_it_refuses(
         update = np.concatenate(site.trained(0))
         with monkeypatch.context() as patched:
             at_operation(patched, number, after, OSError(errno.ENOSPC, "No space left on device"))
-            try:
+            with contextlib.suppress(DataError):
                 site.training.commit(0, mean)
-            except DataError:
-                pass
         in_memory = site.training.states
         site.restart()
         assert site.training.states == in_memory

@@ -183,7 +183,7 @@ def test_what_does_not_hash_is_not_taken_over(study: Study, sites: list[DrivenSi
         with pytest.raises(DataError, match="ask another site"):
             sites[0].training.adopt(newest, received)
         assert sites[0].training.states == before, what
-    with pytest.raises(DataError, match="of round 1 .*expected round 2"):
+    with pytest.raises(DataError, match=r"of round 1 .*expected round 2"):
         sites[0].training.adopt(StateId(2, newest.hash), data)
     with pytest.raises(DataError, match="is kept here"):
         sites[0].training.export(StateId(1, bytes(32)))
@@ -198,7 +198,7 @@ def test_rounds_are_taken_in_order(study: Study, sites: list[DrivenSite]) -> Non
         site.training.commit(1, mean)
     with pytest.raises(InputError, match="does not fit the layout"):
         site.training.commit(0, mean[:-1])
-    with pytest.raises(InputError, match="NaN or Inf|not finite|NaN"):
+    with pytest.raises(InputError, match=r"NaN or Inf|not finite|NaN"):
         site.training.commit(0, np.full_like(mean, np.nan))
     assert [state.round for state in site.training.states] == [0]
 
@@ -280,5 +280,5 @@ def test_a_site_needs_nobody_elses_data(study: Study) -> None:
     with pytest.raises(ConfigError, match="2 parties"):
         site_study(study.config, study.parties[0], {"north": 0.5, "east": 0.5})
     chosen = study.config.model_copy(update={"selection": study.config.selection.model_copy(update={"enabled": True})})
-    with pytest.raises(ConfigError, match="selection.enabled"):
+    with pytest.raises(ConfigError, match=r"selection.enabled"):
         site_study(chosen, study.parties[0], study.weights)

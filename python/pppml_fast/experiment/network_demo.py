@@ -18,7 +18,7 @@ from pppml_fast.experiment.config_file import load_config
 from pppml_fast.experiment.demo_layout import METHOD, DemoSite, lay_out
 from pppml_fast.experiment.runner import run_experiment
 
-__all__ = ["compare", "follow", "run_network_demo"]
+__all__ = ["compare", "follow", "party_command", "run_network_demo"]
 
 KILLED_IN_ROUND = 1
 """Counted from 0."""
@@ -86,6 +86,11 @@ def compare(site: DemoSite, whole: Path, say: Say) -> bool:
     return same
 
 
+def party_command(site: DemoSite) -> list[str]:
+    """The command line of a site's process."""
+    return [sys.executable, "-m", "pppml_fast.cli", "party", "--config", str(site.config)]
+
+
 class _Processes:
     """The processes of the sites; whatever happens, none is left behind."""
 
@@ -104,10 +109,13 @@ class _Processes:
 
     def start(self, site: DemoSite) -> None:
         """Start `pppml party`; what it prints goes to output.txt beside its site.toml."""
-        command = [sys.executable, "-m", "pppml_fast.cli", "party", "--config", str(site.config)]
         with _output(self._out, site.name) as stream:
             self._running[site.name] = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, env=_environment()
+                party_command(site),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env=_environment(),
             )
 
     def kill(self, site: DemoSite) -> None:

@@ -155,7 +155,7 @@ class SiteTraining:
             "seed": self.seed,
             "track": self.track,
             "round": shared.round,
-            "update_norm": float(np.linalg.norm(np.asarray(mean, np.float64))),
+            "update_norm": float(np.linalg.norm(mean)),
             **({} if job is None or job.result is None else _costs(job, job.result)),
         }
         private = newest.private if job is None or job.private is None else job.private
