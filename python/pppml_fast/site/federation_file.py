@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ class FederationFile:
             "format": FORMAT,
             "addresses": dict(sorted(self.addresses.items())),
             "signatures": dict(sorted(self.signatures.items())),
-            "roster": asdict(self.roster),
+            "roster": json.loads(self.roster.canonical_bytes()),
         }
         rows = [json.dumps([tensor.name, list(tensor.shape), tensor.dtype]) for tensor in self.layout.tensors]
         layout = "[" + ",".join(f"\n    {row}" for row in rows) + "\n  ]"

@@ -25,13 +25,16 @@ def read_file(path: Path, *, private: bool = False, limit: int = FILE_LIMIT) -> 
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise DataError(f"cannot read {str(path)!r} ({error.strerror}); check the path and its permissions") from None
-    with open(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
             raise DataError(f"{str(path)!r} is no regular file; give the path of a file")
         if private:
-            _check_mode(path, status.st_mode, "600")
-        data = file.read(limit + 1)
+            _check_mode(path, mode, "600")
+        with open(descriptor, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > limit:
         raise DataError(f"{str(path)!r} holds more than {limit} bytes, the limit of such a file; it is something else")
     return data

@@ -47,8 +47,8 @@ class SiteKeys(NeverPickled):
     """
 
     folder: Path
-    card: NodeCard
-    identity: Identity = field(repr=False)
+    card: NodeCard = field(repr=False)
+    identity: Identity
     tls_key: bytes = field(repr=False)
     request: bytes = field(repr=False)
     certificate: bytes = field(default=b"", repr=False)
@@ -115,7 +115,7 @@ class SiteKeys(NeverPickled):
         """As `load`, without a look at the certificate: enough to sign a roster, or to install a new one."""
         check_private_folder(folder)
         edwards, key = edwards_key(folder / IDENTITY_FILE), elliptic_key(folder / TLS_KEY_FILE)
-        card = NodeCard.load(folder / CARD_FILE)
+        card = NodeCard.parse(read_file(folder / CARD_FILE), repr(str(folder / CARD_FILE)))
         request = read_file(folder / REQUEST_FILE)
         identity = Identity(card.name, edwards)
         if identity.public.hex() != card.identity:
