@@ -33,13 +33,13 @@ class EventKind(str, Enum):
     ATTEMPT_BEGAN = "attempt_began"  # live: names; parameters: the set's name
     TRAINING = "training"
     STATE = "state"  # state: value of an `aggregation.attempt_state.State`
-    PROGRESS = "progress"  # chunks this site added to and sent on, back: of the whole sum; bytes by peer since the start
+    PROGRESS = "progress"  # chunks: added to and sent on; back: of the whole sum; bytes: by peer, since the start
     REFUSED = "refused"  # a message of peer; reason: never told to the peer
     REFUSED_BY = "refused_by"
     ABANDONED = "abandoned"
     SPENT = "spent"  # this site's update may never be encrypted again
     ROUND_FINISHED = "round_finished"  # root, transcript, model: 32 bytes in hex; costs: a `Meter` as a mapping
-    CAUGHT_UP = "caught_up"  # the model of a round was taken from peer
+    CAUGHT_UP = "caught_up"  # a model was taken from peer; here and below, round: of the state kept (StateId)
     STEPPED_BACK = "stepped_back"
     ROLLED_BACK = "rolled_back"  # this site's disk is older than what a peer has seen of it
     DRIFT = "drift"  # a peer has another model of the same round
@@ -86,6 +86,11 @@ FIELDS: Mapping[EventKind, Fields] = {
     EventKind.SUPPRESSED: _fields("count", "peer reason"),
 }
 
+_NUMBERS = frozenset(["round", "attempt", "chunks", "of", "back", "rounds", "salt", "count"])
+_NAMES = frozenset(["members", "present", "live", "digests"])
+_FIGURES = frozenset(["bytes_in", "bytes_out", "costs"])
+"""Types of fields in every kind: whole numbers >= 0, lists of texts, numbers by name. All others are texts."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -103,8 +108,8 @@ def mistakes(kind: EventKind, fields: Mapping[str, Any]) -> str:
     """What is wrong with the fields of an event of this kind, in words; empty when nothing is."""
     required, optional = FIELDS[kind]
     missing, unknown = sorted(required - set(fields)), sorted(set(fields) - required - optional)
-    wrong = sorted(name for name, value in fields.items() if not _plain(value))
-    found = [("lacks", missing), ("does not know", unknown), ("has no plain JSON value for", wrong)]
+    wrong = sorted(name for name, value in fields.items() if name in required | optional and not _fits(name, value))
+    found = [("lacks", missing), ("does not know", unknown), ("has a value of the wrong type for", wrong)]
     return "; ".join(f"{kind.value} {what} {', '.join(names)}" for what, names in found if names)
 
 
@@ -157,9 +162,13 @@ class Events:
             _LOG.error(text, *values)
 
 
-def _plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(isinstance(name, str) and _plain(entry) for name, entry in value.items())
-    if isinstance(value, (list, tuple)):
-        return all(map(_plain, value))
-    return value is None or isinstance(value, (str, int, float))
+def _fits(name: str, value: Any) -> bool:
+    if name in _NUMBERS:
+        return isinstance(value, int) and value >= 0
+    if name in _NAMES:
+        return isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)
+    if name in _FIGURES:
+        return isinstance(value, Mapping) and all(
+            isinstance(key, str) and isinstance(entry, (int, float)) for key, entry in value.items()
+        )
+    return isinstance(value, str)

@@ -6,6 +6,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pppml_fast.site.events import Event, EventKind
 
@@ -19,7 +20,7 @@ _PORT = re.compile(r"(?<=[\w.\]]):\d{1,5}$")
 
 
 def source(event: Event) -> str:
-    """Whose event it is: the peer, without the port that an address changes with every connection; empty without one."""
+    """Whose event it is: the peer, without an address's port, which every connection changes; empty without a peer."""
     return _PORT.sub("", str(event.fields.get("peer", "")))[:128]
 
 
@@ -52,9 +53,10 @@ class Quiet:
     """Decides what a log writes of the events it hears. ``size`` gives an event's bytes in that log.
 
     The same refusal of one peer passes once until something else of that peer happens; then its number follows. What
-    exceeds ``bytes_per_minute`` (twice that in a minute that follows a silent one) is left out and counted; what others
-    can cause has a quarter of it and no more, so that it cannot use up what the site's own events need. Memory is bounded: the oldest of 256 peers
-    is forgotten. Progress passes at most every ``progress_s`` seconds, and at its end.
+    exceeds ``bytes_per_minute`` (twice that in a minute that follows a silent one) is left out and counted; what
+    others can cause has a quarter of it and no more, so that it cannot use up what the site's own events need. Memory
+    is bounded: the oldest of 256 peers is forgotten. Progress passes at most every ``progress_s`` seconds, and at its
+    end.
     """
 
     def __init__(self, size: Callable[[Event], int], bytes_per_minute: int, progress_s: float = 0.5) -> None:
@@ -134,5 +136,5 @@ def _same(one: Event, other: Event) -> bool:
 def _note(last: _Last, time: float) -> Event | None:
     if not last.repeated:
         return None
-    told = {name: last.event.fields[name] for name in ("peer", "reason") if name in last.event.fields}
+    told: dict[str, Any] = {name: last.event.fields[name] for name in ("peer", "reason") if name in last.event.fields}
     return Event(time, EventKind.SUPPRESSED, {"count": last.repeated, **told})
