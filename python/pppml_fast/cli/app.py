@@ -17,6 +17,8 @@ from pppml_fast.cli.files import phantoms
 from pppml_fast.cli.models import personalize, predict
 from pppml_fast.cli.params import params
 from pppml_fast.cli.runs import demo, run
+from pppml_fast.cli.transcript import app as transcript
+from pppml_fast.cli.watch import watch
 from pppml_fast.errors import PppmlError
 
 __all__ = ["app", "main"]
@@ -40,6 +42,8 @@ app.command()(params)
 app.command()(phantoms)
 app.command()(bench)
 app.command()(doctor)
+app.command()(watch)
+app.add_typer(transcript, name="transcript")
 
 
 @app.command()

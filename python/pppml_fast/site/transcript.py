@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -33,6 +34,7 @@ OUTCOMES = {
     EventKind.ABANDONED: "abandoned",
     EventKind.FAILED: "failed",
 }
+_MOST_WAITING = 64
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -40,8 +42,9 @@ _HEX = frozenset("0123456789abcdef")
 class TranscriptLine:
     """What a party states about one attempt. Hashes are 64 hex digits, empty where the attempt did not get so far.
 
-    ``live`` the live set by name, sorted; ``root`` the chunk-hash root of the sum, ``transcript`` the digest that all
-    members of the live set agree on, ``model`` the hash of the shared model after the round; ``time`` whole seconds.
+    ``planned`` whom the attempt began with, ``live`` whose terms are in its sum: names, sorted, empty where not known.
+    ``root`` is the chunk-hash root of the sum, ``transcript`` the digest that all of ``live`` agree on, ``model`` the
+    hash of the shared model after the round, ``time`` in whole seconds.
     """
 
     party: str
@@ -51,7 +54,8 @@ class TranscriptLine:
     round: int
     attempt: int
     outcome: str
-    live: tuple[str, ...]
+    planned: tuple[str, ...] = ()
+    live: tuple[str, ...] = ()
     root: str = ""
     transcript: str = ""
     model: str = ""
@@ -88,7 +92,7 @@ class TranscriptLine:
             row = json.loads(data)
             if not isinstance(row, dict):
                 raise ValueError("it is no object")
-            line = cls(**{**row, "live": tuple(row["live"])})
+            line = cls(**{**row, "planned": tuple(row["planned"]), "live": tuple(row["live"])})
             line._check()
             canonical = line.to_bytes()
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
@@ -111,19 +115,23 @@ class TranscriptLine:
             raise ValueError(f"version is {self.version!r}, this program reads {VERSION}")
         if self.outcome not in OUTCOMES.values():
             raise ValueError(f"outcome is {self.outcome!r}, expected one of {', '.join(OUTCOMES.values())}")
-        for name in (self.party, *self.live):
+        for name in (self.party, *self.planned, *self.live):
             if not isinstance(name, str) or not 0 < len(name) <= 64 or not name.isprintable():
                 raise ValueError(f"{name!r} is no name of a party")
-        if list(self.live) != sorted(set(self.live)) or len(self.live) > MAX_PARTIES:
-            raise ValueError("the live set is not sorted, names a party twice or is too large")
+        for names in (self.planned, self.live):
+            if list(names) != sorted(set(names)) or len(names) > MAX_PARTIES:
+                raise ValueError("a set of parties is not sorted, names one twice or is too large")
         sizes = {"session": 64, "previous": 64, "signature": 2 * SIGNATURE_SIZE}
         for name, size in sizes.items():
             _check_hex(name, getattr(self, name), size)
         for name in ("root", "transcript", "model"):
             if getattr(self, name) != "":
                 _check_hex(name, getattr(self, name), 64)
-        if self.outcome == "finished" and "" in (self.root, self.transcript, self.model):
-            raise ValueError("a finished attempt has a root, a transcript and a model")
+        if self.outcome == "finished":
+            if "" in (self.root, self.transcript, self.model):
+                raise ValueError("a finished attempt has a root, a transcript and a model")
+            if self.party not in self.live:
+                raise ValueError(f"{self.party!r} finished an attempt without being in its live set")
 
 
 class TranscriptFile:
@@ -131,13 +139,14 @@ class TranscriptFile:
 
     Opening an existing file goes on with its chain; a last line cut short by a crash is taken away. Raises DataError
     when the file is no transcript of this party, ProtocolError when another process has it open. A write that fails is
-    taken back (OSError), and the next attempt is written again.
+    taken back (OSError), and tried again at every event that follows.
     """
 
     def __init__(self, path: str | os.PathLike[str], identity: Identity) -> None:
         self._path = Path(path)
         self._identity = identity
-        self._live: dict[tuple[str, int, int], tuple[str, ...]] = {}
+        self._planned: tuple[tuple[str, int, int], tuple[str, ...]] | None = None
+        self._waiting: deque[tuple[Event, tuple[str, ...]]] = deque(maxlen=_MOST_WAITING)
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         self._descriptor = os.open(self._path, flags, 0o600)
@@ -151,13 +160,17 @@ class TranscriptFile:
 
     def __call__(self, event: Event) -> None:
         told = event.fields
-        if "attempt" not in told:
-            return
-        key = (told.get("session", ""), told["round"], told["attempt"])
         if event.kind is EventKind.ATTEMPT_BEGAN:
-            self._live = {key: tuple(sorted(told["live"]))}
-        elif event.kind in OUTCOMES:
-            self._append(self._line(event, key))
+            self._planned = _key(event), tuple(sorted(told["live"]))
+        elif event.kind in OUTCOMES and "attempt" in told:
+            known = self._planned is not None and self._planned[0] == _key(event)
+            planned = self._planned[1] if known and self._planned else ()
+            # A mistaken event raises here, before it could stand in the way of those that follow.
+            self._line(event, planned)
+            self._waiting.append((event, planned))
+        while self._waiting:
+            self._append(self._line(*self._waiting[0]))
+            self._waiting.popleft()
 
     def close(self) -> None:
         """Let another process open the file."""
@@ -165,24 +178,26 @@ class TranscriptFile:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _line(self, event: Event, key: tuple[str, int, int]) -> TranscriptLine:
+    def _line(self, event: Event, planned: tuple[str, ...]) -> TranscriptLine:
         told: Mapping[str, Any] = event.fields
-        live = told.get("members", told.get("live", self._live.get(key, ())))
-        return TranscriptLine(
+        line = TranscriptLine(
             self._identity.name,
             self._number,
             int(event.time),
-            *key,
+            *_key(event),
             OUTCOMES[event.kind],
-            tuple(sorted(live)),
+            planned,
+            tuple(sorted(told.get("members", told.get("live", ())))),
             **{name: told.get(name, "") for name in ("root", "transcript", "model")},
             previous=self._previous,
-        ).signed(self._identity)
+        )
+        signed = line.signed(self._identity)
+        signed._check()
+        return signed
 
     def _append(self, line: TranscriptLine) -> None:
         if self._descriptor < 0:
             raise DataError(f"the transcript {self._path} is closed")
-        line._check()
         data = line.to_bytes() + b"\n"
         try:
             rest = memoryview(data)
@@ -219,6 +234,10 @@ class TranscriptFile:
                 f"{self._path} is the transcript of {last.party!r}, this is {self._identity.name!r}; give another path"
             )
         return last.number + 1, last.digest, start + whole
+
+
+def _key(event: Event) -> tuple[str, int, int]:
+    return event.fields["session"], event.fields["round"], event.fields["attempt"]
 
 
 def _canonical(row: Mapping[str, Any]) -> bytes:

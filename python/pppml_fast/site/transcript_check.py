@@ -13,7 +13,7 @@ from pppml_fast.site.transcript import LONGEST_LINE, START, TranscriptLine
 __all__ = ["Comparison", "Row", "Transcript", "compare", "read_transcript"]
 
 _LARGEST_FILE = 1 << 28
-COMPARED = ("live", "root", "transcript", "model")
+COMPARED = ("planned", "live", "root", "transcript", "model")
 """What parties of one attempt must state alike, in the order in which differences are named."""
 
 
@@ -144,7 +144,7 @@ def _forks(transcript: Transcript, known: Sequence[TranscriptLine]) -> list[str]
 def _row(stated: Sequence[TranscriptLine]) -> Row:
     differs = ""
     for name in COMPARED:
-        values = {}
+        values: dict[str | tuple[str, ...], TranscriptLine] = {}
         for line in stated:
             if value := getattr(line, name):
                 values.setdefault(value, line)
@@ -162,8 +162,9 @@ def _row(stated: Sequence[TranscriptLine]) -> Row:
     first = stated[0]
     live = next((line.live for line in stated if line.live), ())
     root, model = (next((value for line in stated if (value := getattr(line, n))), "") for n in ("root", "model"))
-    missing = tuple(name for name in live if name not in outcomes)
-    return Row(*first.key, live, root, model, outcomes, missing, differs)
+    expected = live or next((line.planned for line in stated if line.planned), ())
+    missing = tuple(name for name in expected if name not in outcomes)
+    return Row(*first.key, expected, root, model, outcomes, missing, differs)
 
 
 def _twice(rows: Sequence[Row]) -> list[str]:
