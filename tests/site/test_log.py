@@ -220,6 +220,14 @@ def test_levels_and_the_readable_line(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def test_what_the_level_hides_still_ends_a_repetition(caplog: pytest.LogCaptureFixture) -> None:
+    log = ReadableLog()
+    with caplog.at_level(logging.WARNING, "pppml.site"):
+        for event in (refused(0), refused(1), Event(2, EventKind.LINK_UP, {"peer": "east"}), refused(3)):
+            log(event)
+    assert [record.getMessage().split()[0] for record in caplog.records] == ["refused", "suppressed", "refused"]
+
+
 def test_after_a_full_disk_the_next_line_stands_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log"
     log = JsonLog(path, "north")

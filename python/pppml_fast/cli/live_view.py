@@ -41,8 +41,9 @@ def draw(state: LiveState, now: float) -> RenderableType:
     for _, name, refusal in sorted(refusals, key=lambda row: row[0])[-_LATEST:]:
         times = f" ({refusal.times} times)" if refusal.times > 1 else ""
         parts.append(Text(f"{_safe(name)}: {refusal.text}{times}", style="yellow"))
-    for site in state.sites.values():
-        parts += [Text(f"{_safe(site.name)}: {note}", style="dim") for note in site.notes[-(_LATEST // 2) :]]
+    notes = [(note.time, site.name, note.text) for site in state.sites.values() for note in site.notes]
+    for _, name, text in sorted(notes, key=lambda row: row[0])[-_LATEST:]:
+        parts.append(Text(f"{_safe(name)}: {text}", style="dim"))
     return Group(*parts)
 
 
@@ -63,13 +64,13 @@ class Screen:
         self._clock = clock
         self._lines = not console.is_terminal if lines is None else lines
         self._lock = threading.Lock()
+        self.state = LiveState()
         self._told: dict[str, tuple[object, ...]] = {}
         self._live = (
             None
             if self._lines
             else Live(console=console, get_renderable=self._draw, refresh_per_second=_REFRESHES, transient=False)
         )
-        self.state = LiveState()
 
     def __enter__(self) -> Screen:
         if self._live:
@@ -122,7 +123,7 @@ def _head(state: LiveState) -> Text:
         f"attempt {'-' if newest.attempt is None else newest.attempt}",
         f"lead {newest.lead or '-'}",
     ]
-    return Text(_safe("  ·  ".join(words)), style="bold")
+    return Text("  ·  ".join(map(_safe, words)), style="bold")
 
 
 def _shape(state: LiveState) -> Text:

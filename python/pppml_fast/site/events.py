@@ -154,7 +154,7 @@ class Events:
             if self._strict and not isinstance(error, OSError):
                 raise
             name = getattr(sink, "__qualname__", type(sink).__qualname__)
-            self._tell(id(sink), type(error).__name__, "%s missed an event: %s: %s", name, type(error).__name__, error)
+            self._tell(id(sink), type(error).__name__, "%s missed an event: %r", name, error)
 
     def _tell(self, whose: int, what: str, text: str, *values: object) -> None:
         if (whose, what) not in self._told:

@@ -12,7 +12,7 @@ from pppml_fast.site.events import Event, EventKind
 from pppml_fast.site.quiet import REFUSALS
 from pppml_fast.site.text import readable
 
-__all__ = ["LinkView", "LiveState", "SiteView", "reduce"]
+__all__ = ["LinkView", "LiveState", "Note", "Refusal", "SiteView", "reduce"]
 
 _RATE_S = 0.2
 """Rates are taken over at least this many seconds."""
@@ -64,6 +64,14 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something that happened, in words."""
+
+    text: str
+    time: float
+
+
+@dataclass(frozen=True)
 class SiteView:
     """What one site told of itself. ``state`` is that of its newest attempt, ``finished`` its number of rounds."""
 
@@ -90,7 +98,7 @@ class SiteView:
     model: str = ""
     links: Mapping[str, LinkView] = field(default_factory=lambda: MappingProxyType({}))
     refusals: tuple[Refusal, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     @property
     def doing(self) -> str:
@@ -134,7 +142,7 @@ def reduce(state: LiveState, site: str, event: Event) -> LiveState:
     if isinstance(peer, str) and event.kind in REFUSALS | {EventKind.SUPPRESSED}:
         after = _refused(after, event)
     elif event.kind not in _SILENT:
-        after = replace(after, notes=(*after.notes, readable(event))[-_MOST:])
+        after = replace(after, notes=(*after.notes, Note(readable(event), event.time))[-_MOST:])
     after = replace(after, time=max(after.time, event.time))
     return LiveState(MappingProxyType({**state.sites, site: after}))
 

@@ -123,20 +123,22 @@ class ReadableLog:
 
     def __init__(self, logger: logging.Logger | None = None, *, bytes_per_minute: int = 1 << 18) -> None:
         self._logger = logging.getLogger("pppml.site") if logger is None else logger
-        self._quiet = Quiet(lambda event: len(readable(event)), bytes_per_minute)
+        self._quiet = Quiet(self._cost, bytes_per_minute)
         self._time = 0.0
 
     def __call__(self, event: Event) -> None:
-        if not self._logger.isEnabledFor(level(event.kind)):
-            return
         self._time = event.time
         for passed in self._quiet.hear(event):
-            self._logger.log(level(passed.kind), "%s", readable(passed))
+            if self._logger.isEnabledFor(level(passed.kind)):
+                self._logger.log(level(passed.kind), "%s", readable(passed))
 
     def close(self) -> None:
         """Tell what was counted and not told."""
         for event in self._quiet.end(self._time):
             self._logger.log(level(event.kind), "%s", readable(event))
+
+    def _cost(self, event: Event) -> int:
+        return len(readable(event)) if self._logger.isEnabledFor(level(event.kind)) else 0
 
 
 def _open(path: Path) -> tuple[int, int, bool]:
