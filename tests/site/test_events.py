@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pppml_fast.site.events import FIELDS, Event, EventKind, Events, mistakes
+from pppml_fast.site.log import level
 
 REFUSED: dict[str, Any] = {"peer": "east", "reason": "sequence 4, expected 3"}
 
@@ -93,3 +96,15 @@ def test_sinks_hear_every_event_in_one_order() -> None:
     for thread in threads:
         thread.join()
     assert len(one) == 800 and one == other
+
+
+def test_the_documents_table_is_complete() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text().split("## Metrics")[0]
+    found = {}
+    for kind, word, fields in re.findall(r"^\| `(\w+)` \| (\w+) \| ([^|]*) \|$", text, re.MULTILINE):
+        bare = re.sub(r"\([^)]*\)|:.*", "", fields)
+        optional = frozenset(re.findall(r"\[(\w+)\]", bare))
+        found[kind] = word, frozenset(re.findall(r"\w+", bare)) - optional, optional
+    assert found == {
+        kind.value: (logging.getLevelName(level(kind)).lower(), *fields) for kind, fields in FIELDS.items()
+    }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,3 +155,15 @@ def test_scraping_beside_events() -> None:
     stop.set()
     thread.join()
     assert metrics.registry.get_sample_value("pppml_rounds_finished_total") == 20
+
+
+def test_the_documents_table_is_complete() -> None:
+    metrics = Metrics()
+    story(Events(lambda: 1.0, [metrics]))
+    table = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text().split("## Metrics")[1].split("## The")[0]
+    named = set(re.findall(r"`(pppml_\w+)`", table))
+    assert named == {
+        family.name + {"counter": "_total", "info": "_info"}.get(family.type, "") for family in metrics.collect()
+    }
+    used = set(re.findall(r"pppml_\w+", "".join(re.findall(r"```yaml.*?```", table, re.DOTALL))))
+    assert {name for name in used if name != "pppml"} <= named
