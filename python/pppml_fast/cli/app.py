@@ -21,6 +21,8 @@ from pppml_fast.cli.params import params
 from pppml_fast.cli.roster import roster
 from pppml_fast.cli.runs import demo, run
 from pppml_fast.cli.sites import coordinator, party
+from pppml_fast.cli.transcript import app as transcript
+from pppml_fast.cli.watch import watch
 from pppml_fast.errors import PppmlError
 
 __all__ = ["app", "main"]
@@ -49,6 +51,8 @@ app.command()(coordinator)
 app.command(name="demo-network")(demo_network)
 app.add_typer(keys, name="keys")
 app.add_typer(roster, name="roster")
+app.command()(watch)
+app.add_typer(transcript, name="transcript")
 
 
 @app.command()

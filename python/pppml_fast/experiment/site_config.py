@@ -112,6 +112,11 @@ class NodeFolder:
         return self.path / "logs" / "events.jsonl"
 
     @property
+    def transcript(self) -> Path:
+        """Signed hashes of every round, to compare with the others'."""
+        return self.path / "logs" / "transcript.jsonl"
+
+    @property
     def run(self) -> Path:
         """Checkpoints, models with their cards, scores, summary."""
         return self.path / "run"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,8 +20,11 @@ from pppml_fast.experiment.site_results import conclude
 from pppml_fast.experiment.site_setup import Coordinator, Site
 from pppml_fast.experiment.site_training import Failed, Ready, SiteTraining
 from pppml_fast.experiment.study import data_fingerprint
-from pppml_fast.site.events import Events
+from pppml_fast.site.events import EventKind, Events
+from pppml_fast.site.federation_file import FederationFile
 from pppml_fast.site.keys import SiteKeys
+from pppml_fast.site.observe import observed
+from pppml_fast.transport.base import Links
 
 __all__ = ["application_of", "run_coordinator_process", "run_site_process"]
 
@@ -41,7 +44,7 @@ def run_site_process(site: Site, stop: threading.Event) -> tuple[int, dict[str, 
         return trainings[-1]
 
     try:
-        with _opened(config.site, folder) as events, ExitStack() as stack:
+        with _opened(config.site, folder, site.keys) as events, ExitStack() as stack:
             journal = FileStore(_parent_made(folder.journal))
             stack.callback(journal.close)
             status = _drive_site(site, application, journal, events, stop)
@@ -54,7 +57,8 @@ def run_site_process(site: Site, stop: threading.Event) -> tuple[int, dict[str, 
 
 def run_coordinator_process(coordinator: Coordinator, stop: threading.Event) -> int:
     """Relay sums until the training is at its end, or until ``stop`` is set; the exit status of the runtime."""
-    with _opened(coordinator.config.coordinator, coordinator.config.folder) as events:
+    config = coordinator.config
+    with _opened(config.coordinator, config.folder, coordinator.keys) as events:
         return _drive_coordinator(coordinator, events, stop)
 
 
@@ -109,8 +113,7 @@ def _drive_coordinator(coordinator: Coordinator, events: Events, stop: threading
     )
 
 
-def _links(node: NodeSection, keys: SiteKeys, federation: Any, events: Events) -> Any:
-    from pppml_fast.site.events import EventKind
+def _links(node: NodeSection, keys: SiteKeys, federation: FederationFile, events: Events) -> Links:
     from pppml_fast.transport.grpc_links import GrpcLinks
 
     roster = federation.roster
@@ -135,27 +138,17 @@ def _links(node: NodeSection, keys: SiteKeys, federation: Any, events: Events) -
 
 
 @contextmanager
-def _opened(node: NodeSection, folder: NodeFolder) -> Iterator[Events]:
-    """The events of a process with their sinks: JSON lines in a file, readable lines on stderr, metrics on request."""
-    from pppml_fast.site.log import JsonLog, ReadableLog
-
-    logger = logging.getLogger("pppml.site")
-    logger.setLevel(node.log_level.upper())
-    with ExitStack() as stack:
-        written, readable = JsonLog(folder.log, node.name), ReadableLog(logger)
-        stack.callback(written.close)
-        stack.callback(readable.close)
-        events = Events(time.time, [written, readable])
-        if node.metrics is not None:
-            from pppml_fast.site.metrics import Metrics
-
-            metrics = Metrics()
-            events.add(metrics)
-            host, _, port = node.metrics.rpartition(":")
-            stack.callback(metrics.serve(host.strip("[]"), int(port)).close)
+def _opened(node: NodeSection, folder: NodeFolder, keys: SiteKeys) -> Iterator[Events]:
+    """The events of a process with all that hears them."""
+    logging.getLogger("pppml.site").setLevel(node.log_level.upper())
+    metrics = None
+    if node.metrics is not None:
+        host, _, port = node.metrics.rpartition(":")
+        metrics = (host.strip("[]"), int(port))
+    with observed(keys.identity, log=folder.log, transcript=folder.transcript, metrics=metrics) as events:
         yield events
 
 
-def _parent_made(path: Any) -> Any:
+def _parent_made(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     return path

@@ -186,6 +186,7 @@ def _files(path: Path, folder: NodeFolder, federation: Path, *, with_run: bool) 
         ("federation file", str(federation)),
         ("keys", str(folder.keys)),
         ("log", str(folder.log)),
+        ("transcript", str(folder.transcript)),
     ]
     if with_run:
         lines += [("journal", str(folder.journal)), ("spool", str(folder.spool)), ("models", str(folder.run))]

@@ -155,7 +155,9 @@ class Lead:
         if running is None:
             return False
         ours = [inside[i] for i in running.live if i in inside]
-        unheard = [s for s in ours if (s.round, s.attempt) != (running.round, running.attempt) and not _beyond(s, running)]
+        unheard = [
+            s for s in ours if (s.round, s.attempt) != (running.round, running.attempt) and not _beyond(s, running)
+        ]
         busy = [s for s in ours if s.phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
         limit = self.timing.training if any(s.phase is Phase.TRAINING for s in busy) else self.timing.patience
         if (busy or unheard) and view.now - self._last_change < limit:

@@ -12,7 +12,15 @@ from dataclasses import replace
 from pppml_fast.aggregation.base import NeverPickled, Policy
 from pppml_fast.aggregation.handshake import Handshake, HandshakeState, route
 from pppml_fast.aggregation.identity import Identity, verify
-from pppml_fast.aggregation.messages import EVERYONE, SESSION_SCOPE, Frame, Header, MessageType, parse_frame, parse_header
+from pppml_fast.aggregation.messages import (
+    EVERYONE,
+    SESSION_SCOPE,
+    Frame,
+    Header,
+    MessageType,
+    parse_frame,
+    parse_header,
+)
 from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.aggregation.session import CONTROL, Gate, Session
 from pppml_fast.errors import PppmlError, ProtocolError
