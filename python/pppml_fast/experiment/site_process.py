@@ -40,8 +40,11 @@ def run_site_process(site: Site, stop: threading.Event) -> tuple[int, dict[str, 
     trainings: list[SiteTraining] = []
 
     def application(ready: Ready, failed: Failed) -> SiteTraining:
-        trainings.append(application_of(site, run, ready, failed))
-        return trainings[-1]
+        training = application_of(site, run, ready, failed)
+        trainings.append(training)
+        if training.finished():
+            conclude(training, run)  # the others may be gone for good; their absence costs this site nothing
+        return training
 
     try:
         with _opened(config.site, folder, site.keys) as events, ExitStack() as stack:
