@@ -12,7 +12,7 @@ from site_files import site_toml
 from pppml_fast.errors import ConfigError, DataError
 from pppml_fast.experiment.config import DatalistData, PhantomData
 from pppml_fast.experiment.own_data import load_own, own_data
-from pppml_fast.experiment.site_config import SiteConfig, load_coordinator, load_site
+from pppml_fast.experiment.site_config import PolicySection, SiteConfig, SiteSection, load_coordinator, load_site
 
 
 @pytest.fixture
@@ -35,8 +35,10 @@ def test_a_site_is_narrowed_to_one_training_on_its_own_data(base: Path, npz: Pat
     assert config.experiment.rounds == 2 and config.experiment.network.multiple == 2
     assert config.federation == base.resolve() / "federation.json"
     folder = base.resolve() / "north" / "site"
-    assert (config.folder.keys, config.folder.run) == (folder / "keys", folder / "run")
-    assert config.site.patience_s == 600 and config.policy.min_parties is None
+    assert (config.keys, config.folder.run) == (folder / "keys", folder / "run")
+    kept = load(base, site_toml("north", npz, "a:1").replace("[site]", "[site]\nkeys = '../keys'"))
+    assert kept.keys == base.resolve() / "keys"
+    assert config.node.patience_s == 600 and config.policy.min_parties is None
     party = load_own(config.experiment.data, "north")
     assert party.name == "north" and len(party.train) == 2 and len(party.test) == 1
 
@@ -107,7 +109,7 @@ def test_a_coordinator_needs_an_address(tmp_path: Path) -> None:
         load_coordinator(path)
     path.write_text(text + 'listen = "0.0.0.0:7443"\n')
     config = load_coordinator(path)
-    assert config.folder.keys == tmp_path / "hub" / "keys" and config.coordinator.grace_s == 30
+    assert config.keys == tmp_path / "hub" / "keys" and config.node.grace_s == 30
     path.write_text(text + 'listen = "0.0.0.0:7443"\nthreads = 2\n')
     with pytest.raises(ConfigError, match=r"unknown key 'coordinator.threads'"):
         load_coordinator(path)
@@ -143,3 +145,19 @@ def test_an_npz_set_of_several_needs_the_site_among_them(npz: Path, tmp_path: Pa
         load_own(own_data(data, "x"), "x")
     alone = NpzData(path=str(tiny_study.write_npz(tmp_path / "one.npz", sites=1)))
     assert load_own(own_data(alone, "x"), "x").name == "x"
+
+
+def test_the_documentation_names_every_key_and_its_example_holds(base: Path, npz: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "sites.md").read_text()
+    example = text.split("```toml\n")[1].split("```")[0]
+    (base / "north" / "experiment.toml").write_text(tiny_study.toml(npz))
+    (base / "north" / "north.json").write_text(json.dumps({"training": []}))
+    config = load(base, example)
+    assert (config.track, config.keys.name) == ("per_fedavg_fo", "keys")
+    assert config.experiment.data == DatalistData(parties={"north": str(base.resolve() / "north" / "north.json")})
+    for section, model in (("site", SiteSection), ("policy", PolicySection)):
+        for key, field in model.model_fields.items():
+            row = f"`{section}.{key}`"
+            assert row in text or f"\n{key} = " in example, row
+            if row in text and field.default is not None:
+                assert f"{row} | {field.default:g} |" in text if isinstance(field.default, float) else row in text

@@ -20,6 +20,7 @@ from pppml_fast.experiment.tracks import algorithm_of, methods_of, track_of, tra
 
 __all__ = [
     "CoordinatorConfig",
+    "NodeConfig",
     "NodeFolder",
     "NodeSection",
     "PolicySection",
@@ -36,13 +37,15 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 class NodeSection(Section):
     """What a site and a coordinator have in common.
 
-    ``folder`` takes keys, journal, checkpoints, spool, logs and results; ``federation`` is the federation file;
-    ``listen`` is host:port, and needed where others dial in; ``grace_s`` is how long a broken connection may stay
-    away unnoticed, ``patience_s`` how long absent members are waited for; ``metrics`` is host:port.
+    ``folder`` takes journal, checkpoints, spool, logs and results; ``keys`` is the folder of the keys (default: keys
+    below ``folder``); ``federation`` is the federation file; ``listen`` is host:port, and needed where others dial in;
+    ``grace_s`` is how long a broken connection may stay away unnoticed, ``patience_s`` how long absent members are
+    waited for; ``metrics`` is host:port.
     """
 
     name: str = Field(min_length=1, max_length=64)
     folder: str
+    keys: str | None = None
     federation: str
     listen: str | None = Field(default=None, pattern=_ADDRESS)
     patience_s: PositiveFloat = 600.0
@@ -92,11 +95,6 @@ class NodeFolder:
     path: Path
 
     @property
-    def keys(self) -> Path:
-        """Identity, TLS key, certificate, authorities."""
-        return self.path / "keys"
-
-    @property
     def journal(self) -> Path:
         """What must survive a crash of the protocol: one file."""
         return self.path / "journal" / "journal.bin"
@@ -123,12 +121,33 @@ class NodeFolder:
 
 
 @dataclass(frozen=True)
-class SiteConfig:
-    """A checked site.toml. ``experiment`` is narrowed to the one training of the site, on the site's own data."""
+class NodeConfig:
+    """A checked file of a node."""
 
     path: Path
-    site: SiteSection
+    node: NodeSection
     policy: PolicySection
+
+    @property
+    def folder(self) -> NodeFolder:
+        """Where the node keeps what."""
+        return NodeFolder((self.path.parent / self.node.folder).resolve())
+
+    @property
+    def keys(self) -> Path:
+        """Identity, TLS key, certificate, authorities."""
+        return self.folder.path / "keys" if self.node.keys is None else (self.path.parent / self.node.keys).resolve()
+
+    @property
+    def federation(self) -> Path:
+        """The federation file."""
+        return (self.path.parent / self.node.federation).resolve()
+
+
+@dataclass(frozen=True)
+class SiteConfig(NodeConfig):
+    """A checked site.toml. ``experiment`` is narrowed to the one training of the site, on the site's own data."""
+
     experiment: ExperimentConfig
     track: str
 
@@ -137,34 +156,10 @@ class SiteConfig:
         """The seed of the training."""
         return self.experiment.seeds[0]
 
-    @property
-    def folder(self) -> NodeFolder:
-        """Where the site keeps what."""
-        return NodeFolder(self.path.parent / self.site.folder)
-
-    @property
-    def federation(self) -> Path:
-        """The federation file."""
-        return (self.path.parent / self.site.federation).resolve()
-
 
 @dataclass(frozen=True)
-class CoordinatorConfig:
+class CoordinatorConfig(NodeConfig):
     """A checked coordinator.toml."""
-
-    path: Path
-    coordinator: NodeSection
-    policy: PolicySection
-
-    @property
-    def folder(self) -> NodeFolder:
-        """Where the coordinator keeps what."""
-        return NodeFolder(self.path.parent / self.coordinator.folder)
-
-    @property
-    def federation(self) -> Path:
-        """The federation file."""
-        return (self.path.parent / self.coordinator.federation).resolve()
 
 
 def load_site(path: Path) -> SiteConfig:

@@ -35,8 +35,9 @@ def run_site_process(site: Site, stop: threading.Event) -> tuple[int, dict[str, 
     The exit status of the runtime, and the site's summary where the training is at its end.
     """
     config, folder = site.config, site.config.folder
+    folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
     run = RunFolder.claim(folder.run, config.experiment, data_fingerprint(site.study.parties))
-    torch.set_num_threads(config.site.threads)
+    torch.set_num_threads(config.experiment.threads)
     trainings: list[SiteTraining] = []
 
     def application(ready: Ready, failed: Failed) -> SiteTraining:
@@ -47,7 +48,7 @@ def run_site_process(site: Site, stop: threading.Event) -> tuple[int, dict[str, 
         return training
 
     try:
-        with _opened(config.site, folder, site.keys) as events, ExitStack() as stack:
+        with _opened(config.node, folder, site.keys) as events, ExitStack() as stack:
             journal = FileStore(_parent_made(folder.journal))
             stack.callback(journal.close)
             status = _drive_site(site, application, journal, events, stop)
@@ -61,7 +62,7 @@ def run_site_process(site: Site, stop: threading.Event) -> tuple[int, dict[str, 
 def run_coordinator_process(coordinator: Coordinator, stop: threading.Event) -> int:
     """Relay sums until the training is at its end, or until ``stop`` is set; the exit status of the runtime."""
     config = coordinator.config
-    with _opened(config.coordinator, config.folder, coordinator.keys) as events:
+    with _opened(config.node, config.folder, coordinator.keys) as events:
         return _drive_coordinator(coordinator, events, stop)
 
 
@@ -84,7 +85,7 @@ def _drive_site(
 ) -> int:
     from pppml_fast.site.runtime import run_site
 
-    node = site.config.site
+    node = site.config.node
     folder = site.config.folder
     folder.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
     return run_site(
@@ -104,7 +105,7 @@ def _drive_site(
 def _drive_coordinator(coordinator: Coordinator, events: Events, stop: threading.Event) -> int:
     from pppml_fast.site.runtime import run_coordinator
 
-    node = coordinator.config.coordinator
+    node = coordinator.config.node
     return run_coordinator(
         keys=coordinator.keys,
         federation=coordinator.federation,

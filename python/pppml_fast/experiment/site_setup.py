@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from pppml_fast.aggregation import Policy
 from pppml_fast.errors import ConfigError, ProtocolError
 from pppml_fast.experiment.data import describe_data
 from pppml_fast.experiment.own_data import load_own
 from pppml_fast.experiment.plan import aggregation_lines
-from pppml_fast.experiment.site_config import CoordinatorConfig, NodeFolder, NodeSection, PolicySection, SiteConfig
+from pppml_fast.experiment.site_config import CoordinatorConfig, NodeConfig, NodeSection, SiteConfig
 from pppml_fast.experiment.study import Study, site_study
 from pppml_fast.site.federation_file import FederationFile
 from pppml_fast.site.keys import SiteKeys
@@ -47,14 +46,14 @@ def prepare_site(config: SiteConfig) -> Site:
     Raises ConfigError, DataError, ProtocolError (LayoutMismatchError for another network), one line each.
     """
     two = config.experiment.aggregation.allow_two_parties
-    keys, federation, policy = _node(config.site, config.policy, config.folder, config.federation, two)
+    keys, federation, policy = _node(config, two)
     roster = federation.roster
-    if config.site.name not in roster.names:
-        raise ConfigError(f"site.name = {config.site.name!r} is no member of the roster: {', '.join(roster.names)}")
+    if config.node.name not in roster.names:
+        raise ConfigError(f"site.name = {config.node.name!r} is no member of the roster: {', '.join(roster.names)}")
     federation.require_signatures()
-    if roster.relay is None and config.site.listen is None:
+    if roster.relay is None and config.node.listen is None:
         raise ConfigError("site.listen is missing: members of a ring reach each other; add listen = 'HOST:PORT'")
-    party = load_own(config.experiment.data, config.site.name)
+    party = load_own(config.experiment.data, config.node.name)
     study = site_study(config.experiment, party, roster.weights)
     _check_agreement(study, federation)
     return Site(config, keys, federation, policy, study)
@@ -62,8 +61,8 @@ def prepare_site(config: SiteConfig) -> Site:
 
 def prepare_coordinator(config: CoordinatorConfig) -> Coordinator:
     """Load and check keys and federation. Raises ConfigError, DataError, ProtocolError, one line each."""
-    node = config.coordinator
-    keys, federation, policy = _node(node, config.policy, config.folder, config.federation, False)
+    node = config.node
+    keys, federation, policy = _node(config, False)
     relay = federation.roster.relay
     if relay is None:
         raise ConfigError(
@@ -78,7 +77,7 @@ def prepare_coordinator(config: CoordinatorConfig) -> Coordinator:
 def site_lines(site: Site) -> Lines:
     """Who, data, parameters, ciphertexts, bytes, level, precision, peers, ports and files of a site."""
     config, study = site.config, site.study
-    experiment, node = config.experiment, config.site
+    experiment, node = config.experiment, config.node
     info = study.infos()[0]
     return [
         *_who(site.keys, site.federation),
@@ -90,11 +89,11 @@ def site_lines(site: Site) -> Lines:
             f"({info.slices_test} slices), weight {info.weight:.3f}",
         ),
         ("network", f"{study.spec.target}, {study.weight_count:,} weights, {study.layout.size:,} travel"),
-        ("training", f"{config.track}, seed {config.seed}, {experiment.rounds} rounds, {node.threads} threads"),
+        ("training", f"{config.track}, seed {config.seed}, {experiment.rounds} rounds, {experiment.threads} threads"),
         *aggregation_lines(study),
         ("parameters, in full", study.params.describe()),
         *_network(node, site.federation, site.policy),
-        *_files(config.path, config.folder, config.federation, with_run=True),
+        *_files(config, with_run=True),
     ]
 
 
@@ -104,18 +103,17 @@ def coordinator_lines(coordinator: Coordinator) -> Lines:
     return [
         *_who(coordinator.keys, federation),
         ("parameters, in full", federation.params.describe()),
-        *_network(config.coordinator, federation, coordinator.policy),
-        *_files(config.path, config.folder, config.federation, with_run=False),
+        *_network(config.node, federation, coordinator.policy),
+        *_files(config, with_run=False),
     ]
 
 
-def _node(
-    node: NodeSection, section: PolicySection, folder: NodeFolder, file: Path, allow_two_parties: bool
-) -> tuple[SiteKeys, FederationFile, Policy]:
-    keys = SiteKeys.load(folder.keys, need_certificate=True)
+def _node(config: NodeConfig, allow_two_parties: bool) -> tuple[SiteKeys, FederationFile, Policy]:
+    node, section = config.node, config.policy
+    keys = SiteKeys.load(config.keys, need_certificate=True)
     if keys.name != node.name:
-        raise ConfigError(f"the name is {node.name!r}, the keys in {str(folder.keys)!r} are those of {keys.name!r}")
-    federation = FederationFile.load(file)
+        raise ConfigError(f"the name is {node.name!r}, the keys in {str(config.keys)!r} are those of {keys.name!r}")
+    federation = FederationFile.load(config.federation)
     base = Policy(min_parties=section.min_parties, max_share=section.max_share, allow_two_parties=allow_two_parties)
     members = len(federation.roster.members)
     if section.min_parties is not None and section.min_parties > members:
@@ -180,11 +178,12 @@ def _network(node: NodeSection, federation: FederationFile, policy: Policy) -> L
     ]
 
 
-def _files(path: Path, folder: NodeFolder, federation: Path, *, with_run: bool) -> Lines:
+def _files(config: NodeConfig, *, with_run: bool) -> Lines:
+    folder = config.folder
     lines = [
-        ("configuration", str(path)),
-        ("federation file", str(federation)),
-        ("keys", str(folder.keys)),
+        ("configuration", str(config.path)),
+        ("federation file", str(config.federation)),
+        ("keys", str(config.keys)),
         ("log", str(folder.log)),
         ("transcript", str(folder.transcript)),
     ]
