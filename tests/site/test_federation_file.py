@@ -84,6 +84,12 @@ def test_a_model_with_odd_tensors_is_written_as_it_is() -> None:
         assert FederationFile.parse(file.encode()) == file
 
 
+def test_a_model_beyond_all_measure_is_refused() -> None:
+    huge = pf.Layout((pf.TensorSpec("a", (10**3000, 10**3000), "float32"),))
+    with pytest.raises(ProtocolError, match="more than 1099511627776 weights"):
+        FederationFile(roster(layout=huge.fingerprint.hex()), huge, signed().addresses)
+
+
 def test_load_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "federation.json"
     with pytest.raises(DataError, match=r"cannot read '.*federation\.json' \(No such file"):
