@@ -211,6 +211,18 @@ def test_noise_is_refused(data: bytes) -> None:
         FederationFile.parse(data)
 
 
+def test_peers() -> None:
+    def names(star: bool, me: str) -> set[str]:
+        found = federation(star).peers(me)
+        assert found == {name: NODES[name].public for name in found}
+        return set(found)
+
+    assert names(False, "north") == {"east", "south"}
+    assert names(True, "north") == {"hub"} and names(True, "hub") == set(NAMES)
+    with pytest.raises(ProtocolError, match="'hub' is not in the roster"):
+        names(False, "hub")
+
+
 # --- signatures ------------------------------------------------------------------------------------------------------
 
 

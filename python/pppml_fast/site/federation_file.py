@@ -90,6 +90,13 @@ class FederationFile:
         """Members that have not signed yet, in roster order. The relay's signature is welcome, and not needed."""
         return tuple(name for name in self.roster.names if name not in self.signatures)
 
+    def peers(self, me: str) -> dict[str, bytes]:
+        """Whom ``me`` has a link to, with their identities (32 bytes): in a star the relay, or for it all members."""
+        roster = self.roster
+        around = (roster.relay,) if roster.relay is not None and me in roster.names else roster.members
+        roster.index(me)
+        return {member.name: member.public for member in around if member.name != me}
+
     @classmethod
     def parse(cls, data: bytes) -> FederationFile:
         """The federation of its JSON. Raises PppmlError, one line, on anything that is not exactly one."""
