@@ -77,6 +77,14 @@ def test_a_request_signed_elsewhere_is_installed(pppml: Any, tmp_path: Path) -> 
     assert again.code == 0
 
 
+def test_renewal(pppml: Any, nodes: Path) -> None:
+    new = nodes / "north-2027"
+    done = pppml("keys", "renew", "--folder", nodes / "north", "--out", new, "--authority", nodes / "ca")
+    assert done.code == 0 and "valid until" in done.out
+    assert SiteKeys.load(new).identity.public == SiteKeys.load(nodes / "north").identity.public
+    check_refused(pppml("keys", "renew", "--folder", nodes / "north", "--out", nodes / "east"), "never overwritten")
+
+
 def test_bad_keys_are_one_line(pppml: Any, nodes: Path) -> None:
     folder = nodes / "north"
     (folder / "identity.key").chmod(0o644)

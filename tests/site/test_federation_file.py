@@ -84,6 +84,12 @@ def test_a_model_with_odd_tensors_is_written_as_it_is() -> None:
         assert FederationFile.parse(file.encode()) == file
 
 
+def test_a_model_beyond_all_measure_is_refused() -> None:
+    huge = pf.Layout((pf.TensorSpec("a", (10**3000, 10**3000), "float32"),))
+    with pytest.raises(ProtocolError, match="more than 1099511627776 weights"):
+        FederationFile(roster(layout=huge.fingerprint.hex()), huge, signed().addresses)
+
+
 def test_load_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "federation.json"
     with pytest.raises(DataError, match=r"cannot read '.*federation\.json' \(No such file"):
@@ -203,6 +209,18 @@ def test_an_edited_file_is_refused_or_means_what_it_says(document: dict[str, Any
 def test_noise_is_refused(data: bytes) -> None:
     with pytest.raises(PppmlError):
         FederationFile.parse(data)
+
+
+def test_peers() -> None:
+    def names(star: bool, me: str) -> set[str]:
+        found = federation(star).peers(me)
+        assert found == {name: NODES[name].public for name in found}
+        return set(found)
+
+    assert names(False, "north") == {"east", "south"}
+    assert names(True, "north") == {"hub"} and names(True, "hub") == set(NAMES)
+    with pytest.raises(ProtocolError, match="'hub' is not in the roster"):
+        names(False, "hub")
 
 
 # --- signatures ------------------------------------------------------------------------------------------------------

@@ -238,6 +238,21 @@ def test_renewal_keeps_everything_else(folder: Path, authority: TrialAuthority) 
     assert SiteKeys.load(folder).certificate == renewed.certificate != before.certificate
 
 
+def test_a_new_tls_key_under_the_same_identity(folder: Path, tmp_path: Path, authority: TrialAuthority) -> None:
+    old = SiteKeys.load(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    new = SiteKeys.renew(folder, tmp_path / "new")
+    assert new.identity.public == old.identity.public and new.tls_key != old.tls_key
+    assert (new.name, new.card.address, new.certificate) == ("north", old.card.address, b"")
+    assert SiteKeys.renew(folder, tmp_path / "moved", "other:1").card.address == "other:1"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(DataError, match="another key than this node's"):
+        SiteKeys.install(new.folder, old.certificate, old.authorities)
+    assert SiteKeys.install(new.folder, authority.issue(new.request), old.authorities).expires is not None
+    with pytest.raises(DataError, match="never overwritten"):
+        SiteKeys.renew(new.folder, folder)
+
+
 def test_foreign_certificates_are_refused_and_nothing_changes(
     folder: Path, tmp_path: Path, authority: TrialAuthority
 ) -> None:

@@ -20,6 +20,9 @@ keys = typer.Typer(
 )
 
 FolderOption = Annotated[Path, typer.Option(help="The node's folder of keys, mode 0700.")]
+AuthorityOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Trial authority that signs at once; made if it is not there.")
+]
 DaysOption = Annotated[int, typer.Option(min=1, help="Days until a certificate of the trial authority ends.")]
 
 
@@ -30,25 +33,28 @@ def init(
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Where others reach it; not needed to dial out only.")
     ] = None,
-    authority: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Trial authority that signs at once; made if it is not there.")
-    ] = None,
+    authority: AuthorityOption = None,
     days: DaysOption = 365,
 ) -> None:
     """Make a node's keys, its certificate request and its card. Existing keys are never overwritten."""
-    from pppml_fast.site.authority import TrialAuthority
     from pppml_fast.site.keys import SiteKeys
 
-    trial = None if authority is None else TrialAuthority.open(authority)
-    made = SiteKeys.create(folder, name, address)
-    if trial is not None:
-        made = SiteKeys.install(folder, trial.issue(made.request, days), trial.certificate)
-    _show(made)
+    _finish(SiteKeys.create(folder, name, address), authority, days)
     typer.echo(f"send {folder / 'card.json'} to the organiser, and tell the fingerprint by another way")
-    if trial is None:
-        typer.echo(
-            f"have {folder / 'tls.csr'} signed, then: pppml keys install --folder {folder} --certificate FILE ..."
-        )
+
+
+@keys.command()
+def renew(
+    folder: FolderOption,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="New folder, to be used in place of the old one.")],
+    address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Default: that of the old folder.")] = None,
+    authority: AuthorityOption = None,
+    days: DaysOption = 365,
+) -> None:
+    """Make a new TLS key under the same identity, in a new folder. To renew a certificate alone, use install."""
+    from pppml_fast.site.keys import SiteKeys
+
+    _finish(SiteKeys.renew(folder, out, address), authority, days)
 
 
 @keys.command()
@@ -98,6 +104,23 @@ def show(
     from pppml_fast.site.keys import SiteKeys
 
     _show(SiteKeys.load(folder), as_json)
+
+
+def _finish(made: SiteKeys, authority: Path | None, days: int) -> None:
+    """Show fresh keys; the trial authority signs at once, any other is waited for."""
+    from pppml_fast.site.authority import TrialAuthority
+    from pppml_fast.site.keys import SiteKeys
+
+    if authority is not None:
+        trial = TrialAuthority.open(authority)
+        made = SiteKeys.install(made.folder, trial.issue(made.request, days), trial.certificate)
+    _show(made)
+    if authority is None:
+        folder = made.folder
+        typer.echo(
+            f"have {folder / 'tls.csr'} signed, then: "
+            f"pppml keys install --folder {folder} --certificate FILE --authorities FILE"
+        )
 
 
 def _request(path: Path) -> tuple[str, bytes]:

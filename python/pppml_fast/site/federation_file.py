@@ -27,6 +27,7 @@ FORMAT = "pppml federation v1"
 ROSTER_SIGNATURE = "roster"
 _FIELDS = ("format", "addresses", "signatures", "roster", "layout")
 _FILE_LIMIT = 64 << 20
+_LARGEST_MODEL = 1 << 40
 _WHAT = "the federation file"
 
 
@@ -58,6 +59,8 @@ class FederationFile:
                 f"{self.layout.fingerprint.hex()[:16]}; get it again from the organiser"
             )
         weights = roster.weights if self.params.weights == "public" else None
+        if self.layout.size > _LARGEST_MODEL:
+            raise ProtocolError(f"{_WHAT}: the model has more than {_LARGEST_MODEL} weights; get the file again")
         for params in (self.params, self.sum_params):
             check_parameters(params, roster.options, len(roster.members), weights if params is self.params else None)
         self._check_addresses()
@@ -86,6 +89,13 @@ class FederationFile:
     def unsigned(self) -> tuple[str, ...]:
         """Members that have not signed yet, in roster order. The relay's signature is welcome, and not needed."""
         return tuple(name for name in self.roster.names if name not in self.signatures)
+
+    def peers(self, me: str) -> dict[str, bytes]:
+        """Whom ``me`` has a link to, with their identities (32 bytes): in a star the relay, or for it all members."""
+        roster = self.roster
+        around = (roster.relay,) if roster.relay is not None and me in roster.names else roster.members
+        roster.index(me)
+        return {member.name: member.public for member in around if member.name != me}
 
     @classmethod
     def parse(cls, data: bytes) -> FederationFile:

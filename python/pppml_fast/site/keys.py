@@ -68,27 +68,17 @@ class SiteKeys(NeverPickled):
         overwritten; ProtocolError for a name or an address that no roster takes.
         """
         edwards = Ed25519PrivateKey.generate()
-        identity = Identity(name, edwards)
-        _check_name(name, identity)
-        if address is not None:
-            check_address(address, repr(name))
-        key = ec.generate_private_key(ec.SECP256R1())
-        request = make_request(key, name, tls_name(identity.public))
-        contents = {
-            IDENTITY_FILE: (private_pem(edwards), 0o600),
-            TLS_KEY_FILE: (private_pem(key), 0o600),
-            REQUEST_FILE: (request, 0o644),
-            CARD_FILE: (NodeCard.create(identity, address, request).encode(), 0o644),
-        }
-        make_private_folder(folder)
-        present = [file for file in _OWN_FILES if (folder / file).exists()]
-        if present:
-            raise DataError(
-                f"{str(folder / present[0])!r} exists already: keys are never overwritten; choose another --folder, or "
-                "move the old keys away if this node's identity is to be given up"
-            )
-        _create_all(folder, contents)
-        return cls.load(folder)
+        return _create(folder, Identity(name, edwards), edwards, address)
+
+    @classmethod
+    def renew(cls, old: Path, folder: Path, address: str | None = None) -> SiteKeys:
+        """A folder with the identity of ``old``, a fresh TLS key and its request; the old folder stays as it is.
+
+        ``address`` None: the old one. Raises what `create` and `load_private` raise.
+        """
+        keys = cls.load_private(old)
+        edwards = edwards_key(old / IDENTITY_FILE)
+        return _create(folder, keys.identity, edwards, keys.card.address if address is None else address)
 
     @classmethod
     def load(cls, folder: Path, *, now: datetime | None = None, need_certificate: bool = False) -> SiteKeys:
@@ -158,7 +148,31 @@ class SiteKeys(NeverPickled):
         return SiteKeys(self.folder, self.card, *secrets, certificate, authorities, expires)
 
 
-def _check_name(name: str, identity: Identity) -> None:
+def _create(folder: Path, identity: Identity, edwards: Ed25519PrivateKey, address: str | None) -> SiteKeys:
+    _check_name(identity)
+    if address is not None:
+        check_address(address, repr(identity.name))
+    key = ec.generate_private_key(ec.SECP256R1())
+    request = make_request(key, identity.name, tls_name(identity.public))
+    contents = {
+        IDENTITY_FILE: (private_pem(edwards), 0o600),
+        TLS_KEY_FILE: (private_pem(key), 0o600),
+        REQUEST_FILE: (request, 0o644),
+        CARD_FILE: (NodeCard.create(identity, address, request).encode(), 0o644),
+    }
+    make_private_folder(folder)
+    present = [file for file in _OWN_FILES if (folder / file).exists()]
+    if present:
+        raise DataError(
+            f"{str(folder / present[0])!r} exists already: keys are never overwritten; choose another folder, or move "
+            "the old keys away if this node's identity is to be given up"
+        )
+    _create_all(folder, contents)
+    return SiteKeys.load(folder)
+
+
+def _check_name(identity: Identity) -> None:
+    name = identity.name
     Member(name, identity.public.hex()).check()
     # A certificate's common name holds so many bytes.
     if name != name.strip() or len(name.encode()) > MAX_NAME:
