@@ -40,11 +40,11 @@ _KEEPALIVE_S = 10.0
 
 
 class Work(NamedTuple):
-    """One end's part: PEM key, certificate and authority; messages of ``size`` bytes, ``count`` each way."""
+    """One end's part: PEM key, certificate and authority; ``messages`` of ``size`` bytes each way."""
 
     pem: tuple[bytes, bytes, bytes]
     size: int
-    count: int
+    messages: int
 
 
 class Cost(NamedTuple):
@@ -99,7 +99,8 @@ class _Pump:
     """A node that sends while there is room, and counts what comes."""
 
     def __init__(self, work: Work) -> None:
-        self._payload, self.left, self.missing = os.urandom(work.size), work.count, work.count
+        self._payload = os.urandom(work.size)
+        self.left = self.missing = work.messages
         self.up, self.moved = threading.Event(), threading.Condition()
 
     def on_message(self, peer: str, data: bytes) -> None:
@@ -159,7 +160,7 @@ def _links(work: Work, port: Callable[[int | None], int]) -> Cost:
 
 def _payloads(work: Work) -> Iterator[bytes]:
     payload = os.urandom(work.size)
-    for _ in range(work.count):
+    for _ in range(work.messages):
         yield payload
 
 
