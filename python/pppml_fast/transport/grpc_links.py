@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock, Thread, Timer
 
-import grpc
-
 from pppml_fast.errors import ConfigError, InputError, ProtocolError
 from pppml_fast.transport.base import LinkEvents
 from pppml_fast.transport.endpoint import Endpoint, Refusals
@@ -23,6 +21,8 @@ from pppml_fast.transport.grpc_settings import (
     SERVICE,
     channel_credentials,
     channel_options,
+    closed_early,
+    grpc,
     refusal,
     server_credentials,
     server_options,
@@ -35,6 +35,11 @@ __all__ = ["GrpcLinks"]
 
 _OPENING_S = 10.0  # from the stream's beginning to both openings
 _PENDING = 2  # connections of one peer that have not opened yet
+_SUSPICIOUS = 3  # connections in a row that the peer closed before TLS was done
+_NOT_ACCEPTED = (
+    "it closes connections in the TLS handshake: it does not accept this node's certificate (expired, of another "
+    "authority), or something between the two cuts them"
+)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
 
 
@@ -86,6 +91,7 @@ class GrpcLinks:
         self._lock = Lock()
         self._stopping = Event()
         self._calls: dict[str, grpc.Call] = {}
+        self._closed_early = dict.fromkeys(peers, 0)  # connections in a row
         self._threads: list[Thread] = []
         self._server: grpc.Server | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -169,17 +175,22 @@ class GrpcLinks:
                     opened = True
                     timer.cancel()
                     self._refused.forget(peer)
+                    self._closed_early[peer] = 0
         except ProtocolError as error:
             self._refused(peer, str(error))
         except grpc.RpcError as error:
-            reason = refusal(error)
-            if reason is not None:
-                self._refused(peer, reason)
+            self._note_failure(peer, error)
         finally:
             timer.cancel()
             endpoint.lost(connection)
             call.cancel()
         return opened
+
+    def _note_failure(self, peer: str, error: grpc.RpcError) -> None:
+        self._closed_early[peer] = self._closed_early[peer] + 1 if closed_early(error) else 0
+        reason = _NOT_ACCEPTED if self._closed_early[peer] >= _SUSPICIOUS else refusal(error)
+        if reason is not None:
+            self._refused(peer, reason)
 
     # --- the accepting end ------------------------------------------------------------------------------------------
 

@@ -15,6 +15,8 @@ __all__ = [
     "SERVICE",
     "channel_credentials",
     "channel_options",
+    "closed_early",
+    "grpc",
     "refusal",
     "server_credentials",
     "server_options",
@@ -24,7 +26,8 @@ __all__ = [
 SERVICE = "pppml.Links"
 METHOD = f"/{SERVICE}/Link"
 _SUBJECT_NAMES = "x509_subject_alternative_name"
-_HANDSHAKE_ERRORS = ("handshake", "CERTIFICATE", "Peer name", "peer certificate", "security")
+_HANDSHAKE_ERRORS = ("handshake failed", "verification check", "peer name", "peer certificate")
+_CLOSED_EARLY = ("socket closed", "connection reset")
 
 Options = list[tuple[str, int | str]]
 
@@ -86,8 +89,14 @@ def subject_names(context: grpc.ServicerContext) -> list[str]:
 def refusal(error: grpc.RpcError) -> str | None:
     """Why a connection was refused, as far as gRPC knows; None when there was none or it broke."""
     code, details = error.code(), error.details() or ""
-    if code == grpc.StatusCode.UNAVAILABLE and any(word in details for word in _HANDSHAKE_ERRORS):
+    if code == grpc.StatusCode.UNAVAILABLE and any(word in details.lower() for word in _HANDSHAKE_ERRORS):
         return f"TLS: {details}"
     if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT):
         return details
     return None
+
+
+def closed_early(error: grpc.RpcError) -> bool:
+    """Whether the other end closed the connection while it was being made, which is all that TLS 1.3 lets us see."""
+    details = (error.details() or "").lower()
+    return error.code() == grpc.StatusCode.UNAVAILABLE and any(word in details for word in _CLOSED_EARLY)
