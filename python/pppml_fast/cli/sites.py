@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,8 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from pppml_fast.experiment.site_process import Stop
 
 __all__ = ["EXIT_STOPPED", "coordinator", "party"]
 
@@ -29,7 +30,7 @@ def party(
     """Train on this site's own data with the others of a federation; ends with the site's personal model."""
     from pppml_fast.cli.console import make_console, show_lines
     from pppml_fast.experiment.site_config import load_site
-    from pppml_fast.experiment.site_process import run_site_process
+    from pppml_fast.experiment.site_process import Stop, run_site_process
     from pppml_fast.experiment.site_setup import prepare_site, site_lines
 
     site = prepare_site(load_site(config))
@@ -37,11 +38,12 @@ def party(
     show_lines(console, "Site", site_lines(site))
     if dry_run:
         return
-    with _stop_on_request() as stop:
-        status, summary = run_site_process(site, stop)
-    if summary is not None:
-        _show(console, summary, site.config.folder.run)
-    _exit(status, stop)
+    stop = Stop()
+    with _asked_by_signal(stop):
+        summary = run_site_process(site, stop)
+    if summary is None:
+        raise typer.Exit(EXIT_STOPPED)
+    _show(console, summary, site.config.folder.run)
 
 
 def coordinator(
@@ -51,37 +53,33 @@ def coordinator(
     """Relay the encrypted sums of a star; holds no key that opens anything."""
     from pppml_fast.cli.console import make_console, show_lines
     from pppml_fast.experiment.site_config import load_coordinator
-    from pppml_fast.experiment.site_process import run_coordinator_process
+    from pppml_fast.experiment.site_process import Stop, run_coordinator_process
     from pppml_fast.experiment.site_setup import coordinator_lines, prepare_coordinator
 
     prepared = prepare_coordinator(load_coordinator(config))
     show_lines(make_console(), "Coordinator", coordinator_lines(prepared))
     if dry_run:
         return
-    with _stop_on_request() as stop:
-        status = run_coordinator_process(prepared, stop)
-    _exit(status, stop)
+    stop = Stop()
+    with _asked_by_signal(stop):
+        run_coordinator_process(prepared, stop)
+    if stop.asked:
+        raise typer.Exit(EXIT_STOPPED)
 
 
 @contextmanager
-def _stop_on_request() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; a second SIGTERM ends the process at once."""
-    stop = threading.Event()
+def _asked_by_signal(stop: Stop) -> Iterator[None]:
+    """SIGTERM asks for a stop; a second one ends the process at once."""
 
     def on_signal(*_: Any) -> None:
-        stop.set()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        stop.ask()
 
     before = signal.signal(signal.SIGTERM, on_signal)
     try:
-        yield stop
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _exit(status: int, stop: threading.Event) -> None:
-    if stop.is_set() or status != 0:
-        raise typer.Exit(EXIT_STOPPED if stop.is_set() else status)
 
 
 def _show(console: Console, summary: dict[str, Any], run: Path) -> None:

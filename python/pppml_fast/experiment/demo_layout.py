@@ -126,6 +126,7 @@ def _site(site: DemoSite, data: Path, address: str, members: int) -> dict[str, A
             "listen": address,
             "patience_s": 300.0,
             "grace_s": 10.0,
+            "linger_s": 30.0,
         },
         # All or none: with fewer members a sum would be right, but not that of the run in one process.
         "policy": {"min_parties": members},
