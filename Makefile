@@ -21,6 +21,7 @@ BENCH_STAMP := $(STAMP)-bench
 help:
 	@echo "make build   create $(VENV) and install the package with everything it needs"
 	@echo "make demo    the main job: an encrypted personalised federation on synthetic CT, report in runs/demo"
+	@echo "make demo-network   five sites as five processes with TLS, one killed on the way: identical=5/5"
 	@echo "make test    lint, types and all tests (PPPML_DATA=DIR adds the real-data tests)"
 	@echo "make test-versions   the core's tests on CPython 3.10, 3.12 and 3.13, where they are installed"
 	@echo "make bench   encryption beside the peers that are installed: table in runs/bench (SIZE=N weights, THREADS=T)"
@@ -51,6 +52,12 @@ $(STAMP): $(CORE_SOURCES) | $(BIN)/python
 
 demo: build
 	$(BIN)/pppml demo --out runs/demo
+
+# Five processes on loopback with TLS, one killed and started again: the last line is identical=5/5.
+.PHONY: demo-network
+demo-network: build
+	rm -rf runs/demo-network
+	$(BIN)/pppml demo-network --out runs/demo-network
 
 test: lint test-python
 

@@ -88,10 +88,15 @@ ALLOWED = {
     "integrations": {"core", "aggregation", "transport", "learning"},
 }
 ALLOWED["experiment"] = set(ALLOWED)
-ALLOWED["bench"] = {"core"}  # beside experiment
+ALLOWED["bench"] = {"core", "transport"}  # beside experiment
 ALLOWED["cli"] = set(ALLOWED)
 CORE_FOLDERS = ("cipher", "doctor")
-NETWORK_FREE_TRANSPORT = {"pppml_fast.transport", "pppml_fast.transport.base", "pppml_fast.transport.in_process"}
+NETWORK_FREE_TRANSPORT = {
+    "pppml_fast.transport",
+    "pppml_fast.transport.base",
+    "pppml_fast.transport.in_process",
+    "pppml_fast.transport.link",
+}
 
 
 def python_files() -> list[Path]:

@@ -20,7 +20,18 @@ def test_version_and_help(pppml: Any) -> None:
     assert version.code == 0 and "torch" in version.out and "python 3" in version.out
     usage = pppml("--help")
     assert usage.code == 0
-    for command in ("demo", "run", "personalize", "predict", "params", "phantoms", "bench", "version"):
+    for command in (
+        "demo",
+        "run",
+        "personalize",
+        "predict",
+        "params",
+        "phantoms",
+        "bench",
+        "version",
+        "watch",
+        "transcript",
+    ):
         assert command in usage.out
 
 

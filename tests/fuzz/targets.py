@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 __all__ = ["NATIVE", "PYTHON", "NativeTarget", "PythonTarget", "python_target"]
@@ -28,7 +29,7 @@ class NativeTarget:
 
 @dataclass(frozen=True)
 class PythonTarget:
-    """A function of `core_targets` or `protocol_targets`, of its name, with its seeds in ``NAME_seeds``."""
+    """A function of a module beside this one, with its seeds in ``NAME_seeds``."""
 
     name: str
     module: str
@@ -61,6 +62,8 @@ PYTHON = (
     PythonTarget("roster", "protocol_targets", "roster", "roster_seeds", 0.005, 8000),
     PythonTarget("layout", "protocol_targets", "layout", "layout_seeds", 0.005, 8000),
     PythonTarget("journal", "protocol_targets", "journal", "journal_seeds", 0.005, 8000),
+    PythonTarget("federation", "site_targets", "federation", "federation_seeds", 0.001, 600),
+    PythonTarget("card", "site_targets", "card", "card_seeds", 0.002, 2000),
     PythonTarget("handshake", "protocol_targets", "handshake", "handshake_seeds", 0.0004, 300, 8192),
     PythonTarget("round", "protocol_targets", "whole_round", "round_seeds", 0.0001, 72, 512),
 )
@@ -69,13 +72,10 @@ PYTHON = (
 def python_target(name: str) -> tuple[PythonTarget, Callable[[bytes], None], list[bytes], Sequence[bytes]]:
     """A target with its function, its seeds, and words that its inputs are made of."""
     target = next(target for target in PYTHON if target.name == name)
-    if target.module == "core_targets":
-        import core_targets as module
-    else:
-        import protocol_targets as module  # type: ignore[no-redef]
     from json_edits import WORDS
 
-    words = WORDS if name in ("literal", "roster", "layout", "handshake") else ()
+    module = import_module(target.module)
+    words = WORDS if name in ("literal", "roster", "layout", "handshake", "federation", "card") else ()
     return target, getattr(module, target.function), getattr(module, target.seeds)(), words
 
 

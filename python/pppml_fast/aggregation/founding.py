@@ -17,13 +17,14 @@ from pppml_fast.aggregation.handshake import Handshake, HandshakeState
 from pppml_fast.aggregation.identity import Identity
 from pppml_fast.aggregation.initiator import InitiatorParty
 from pppml_fast.aggregation.journal import MemoryStore, Store
+from pppml_fast.aggregation.parameters import check_parameters, sum_parameters
 from pppml_fast.aggregation.party import PartyMachine
 from pppml_fast.aggregation.plain import PlainParty
 from pppml_fast.aggregation.relay import Relay
 from pppml_fast.aggregation.roster import Member, Roster, SessionOptions, Terms
 from pppml_fast.aggregation.session import Session
 from pppml_fast.aggregation.streams import no_clock
-from pppml_fast.errors import InputError, ParameterError, ProtocolError
+from pppml_fast.errors import InputError, ProtocolError
 from pppml_fast.layout import Layout
 from pppml_fast.params import CkksParams
 from pppml_fast.transport.in_process import InProcessNetwork
@@ -35,7 +36,6 @@ _MACHINES: dict[str, type[PartyMachine]] = {
     "initiator": InitiatorParty,
     "plain": PlainParty,
 }
-_KEYS = {"collective": "collective", "initiator": "public"}
 
 
 def open_federation(
@@ -69,7 +69,7 @@ def open_federation(
     """
     names = list(parties)
     options = SessionOptions(protocol, topology, sum_check, threshold, chunk_blocks)
-    _check_parameters(params, options, len(names), weights)
+    check_parameters(params, options, len(names), weights)
     policies = {name: _policy_of(policy, name, allow_two_parties) for name in names}
     for own in policies.values():
         own.minimum(len(names))
@@ -77,7 +77,7 @@ def open_federation(
     relay = Identity.generate(RELAY) if topology == "star" else None
     shared = layout if layout is not None else Layout(())
     own_layouts = {name: (layouts or {}).get(name, shared) for name in names}
-    sum_params = _sum_parameters(params, sum_clip)
+    sum_params = sum_parameters(params, sum_clip)
     roster = Roster(
         members=tuple(Member(name, keys[name].public.hex(), _weight(params, names, weights, name)) for name in names),
         parameters=params.to_dict(),
@@ -144,22 +144,6 @@ def _shake_hands(network: InProcessNetwork, handshakes: Mapping[str, Handshake],
             raise ProtocolError(f"{name!r} is still {shake.state.value}: {reason}")
 
 
-def _check_parameters(
-    params: CkksParams, options: SessionOptions, parties: int, weights: Mapping[str, float] | None
-) -> None:
-    needed = _KEYS.get(options.protocol)
-    if needed is not None and params.keys != needed:
-        raise ParameterError(
-            f"protocol {options.protocol!r} needs parameters with keys={needed!r}, these have {params.keys!r}"
-        )
-    if params.insecure_for_comparison:
-        raise ParameterError(f"parameter set {params.name!r} is for comparison only; no aggregator takes it for data")
-    if params.parties < parties:
-        raise ParameterError(f"the parameters are for {params.parties} parties, {parties} take part")
-    if weights is not None and params.weights != "public":
-        raise ParameterError("weights were given, but the parameters have weights='free'; build them with 'public'")
-
-
 def _weight(params: CkksParams, names: Sequence[str], weights: Mapping[str, float] | None, name: str) -> float:
     if params.weights == "free":
         return 1.0
@@ -173,8 +157,3 @@ def _weight(params: CkksParams, names: Sequence[str], weights: Mapping[str, floa
 def _policy_of(policy: Policy | Mapping[str, Policy] | None, name: str, allow_two_parties: bool) -> Policy:
     own = policy if isinstance(policy, Policy) else (policy or {}).get(name, Policy())
     return replace(own, allow_two_parties=own.allow_two_parties or allow_two_parties)
-
-
-def _sum_parameters(params: CkksParams, sum_clip: float | None) -> CkksParams:
-    clip = max(1.0, params.clip) if sum_clip is None else sum_clip
-    return CkksParams.from_dict({**params.to_dict(), "weights": "free", "clip": float(clip), "slot_scale": None})

@@ -46,8 +46,13 @@ class SessionOptions:
                 "the initiator protocol needs a ring: on a star one relay would see every prefix the initiator can "
                 "open; use topology='ring' or protocol='collective'"
             )
-        if not 0 < self.chunk_blocks <= 1 << 16:
-            raise ProtocolError(f"chunk_blocks {self.chunk_blocks} is out of range; choose 1..65536")
+        if type(self.chunk_blocks) is not int or not 0 < self.chunk_blocks <= 1 << 16:
+            raise ProtocolError(f"chunk_blocks {self.chunk_blocks!r} is out of range; choose 1..65536")
+        if not isinstance(self.sum_check, bool | None) or not isinstance(self.threshold, int | None):
+            raise ProtocolError(
+                f"sum_check {self.sum_check!r} and threshold {self.threshold!r} must be true or false, and a whole "
+                "number, or left open"
+            )
 
     @property
     def checks_sum(self) -> bool:
@@ -68,6 +73,13 @@ class Member:
     def public(self) -> bytes:
         """The 32 bytes of the public key."""
         return bytes.fromhex(self.identity)
+
+    def check(self) -> None:
+        """Raise ProtocolError unless name and identity are in the form that a roster takes."""
+        if not 0 < len(self.name) <= MAX_NAME or not self.name.isprintable():
+            raise ProtocolError(f"party name {self.name!r} must be 1..{MAX_NAME} printable characters")
+        if len(self.identity) != 64 or not set(self.identity) <= set("0123456789abcdef"):
+            raise ProtocolError(f"the identity of {self.name!r} is not 32 bytes of lower-case hex")
 
 
 @dataclass(frozen=True)
@@ -92,10 +104,7 @@ class Roster:
         if not 0 < len(self.members) <= MAX_PARTIES:
             raise ProtocolError(f"a roster of {len(self.members)} parties is out of range; the limit is {MAX_PARTIES}")
         for member in everyone:
-            if not 0 < len(member.name) <= MAX_NAME or not member.name.isprintable():
-                raise ProtocolError(f"party name {member.name!r} must be 1..{MAX_NAME} printable characters")
-            if len(member.identity) != 64 or not set(member.identity) <= set("0123456789abcdef"):
-                raise ProtocolError(f"the identity of {member.name!r} is not 32 bytes of lower-case hex")
+            member.check()
         for what in ("name", "identity"):
             if len({getattr(member, what) for member in everyone}) != len(everyone):
                 raise ProtocolError(f"two parties of the roster have the same {what}; each party appears once")
@@ -220,6 +229,9 @@ def parse_layout(data: bytes) -> Layout:
         raise ProtocolError(f"the proposed layout cannot be read: {type(error).__name__}: {error}") from None
     if layout.canonical_bytes() != data:
         raise ProtocolError("the proposed layout is not in canonical form")
+    for tensor in layout.tensors:
+        if min(tensor.shape, default=0) < 0:
+            raise ProtocolError(f"the proposed layout holds {tensor}; no side of a tensor is below 0")
     return layout
 
 

@@ -12,11 +12,17 @@ from typing import Annotated
 import typer
 
 from pppml_fast.cli.bench import bench
+from pppml_fast.cli.demo_network import demo_network
 from pppml_fast.cli.doctor import doctor
 from pppml_fast.cli.files import phantoms
+from pppml_fast.cli.keys import keys
 from pppml_fast.cli.models import personalize, predict
 from pppml_fast.cli.params import params
+from pppml_fast.cli.roster import roster
 from pppml_fast.cli.runs import demo, run
+from pppml_fast.cli.sites import coordinator, party
+from pppml_fast.cli.transcript import app as transcript
+from pppml_fast.cli.watch import watch
 from pppml_fast.errors import PppmlError
 
 __all__ = ["app", "main"]
@@ -40,6 +46,13 @@ app.command()(params)
 app.command()(phantoms)
 app.command()(bench)
 app.command()(doctor)
+app.command()(party)
+app.command()(coordinator)
+app.command(name="demo-network")(demo_network)
+app.add_typer(keys, name="keys")
+app.add_typer(roster, name="roster")
+app.command()(watch)
+app.add_typer(transcript, name="transcript")
 
 
 @app.command()

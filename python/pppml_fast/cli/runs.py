@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from pppml_fast.experiment.config import ExperimentConfig
 
-__all__ = ["demo", "run"]
+__all__ = ["SetOption", "demo", "load_experiment", "run"]
 
 SetOption = Annotated[
     list[str] | None,
@@ -49,13 +50,17 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: runs/NAME).")] = None,
 ) -> None:
     """Run an experiment from a TOML file; the same command resumes it after an interruption."""
+    experiment = load_experiment(config, overrides or [])
+    _execute(experiment, out or Path("runs") / experiment.name, dry_run)
+
+
+def load_experiment(config: Path, overrides: Sequence[str]) -> ExperimentConfig:
+    """The experiment of a TOML file, or the ready one of that name. Raises ConfigError."""
     from pppml_fast.experiment.config_file import READY_CONFIGS, load_config, ready_config
 
     if str(config) in READY_CONFIGS and not config.exists():
-        experiment = ready_config(str(config), overrides or [])
-    else:
-        experiment = load_config(config, overrides or [])
-    _execute(experiment, out or Path("runs") / experiment.name, dry_run)
+        return ready_config(str(config), overrides)
+    return load_config(config, overrides)
 
 
 def _table_for(data: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import types
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -21,9 +21,22 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["READY_CONFIGS", "build_config", "load_config", "parse_override", "ready_config", "tomllib"]
+__all__ = [
+    "READY_CONFIGS",
+    "build_config",
+    "check_table",
+    "load_config",
+    "parse_override",
+    "read_table",
+    "ready_config",
+    "ready_table",
+    "resolve_data",
+    "tomllib",
+]
 
 READY_CONFIGS = ("demo", "covid_ct_seg")
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
 
 _BARE_WORD = re.compile(r"[\w./:+*~-]+")
 _KEY = re.compile(r"[\w-]+(\.[\w-]+)*")
@@ -35,17 +48,19 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     Paths inside the file are relative to the file. Raises ConfigError for a file that cannot be read, an
     unknown key, a value out of range.
     """
+    table = read_table(path, f"give the path of a TOML file, or use a ready one: {', '.join(READY_CONFIGS)}")
+    resolve_data(table, path.resolve().parent)
+    return build_config(table, overrides)
+
+
+def read_table(path: Path, remedy: str) -> dict[str, Any]:
+    """The table of a TOML file. Raises ConfigError with the remedy when it cannot be read."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(
-            f"configuration {str(path)!r} cannot be read ({reason}); give the path of a TOML file, "
-            f"or use a ready one: {', '.join(READY_CONFIGS)}"
-        ) from None
-    table = _parse(text, str(path))
-    _resolve_paths(table, path.resolve().parent)
-    return build_config(table, overrides)
+        raise ConfigError(f"configuration {str(path)!r} cannot be read ({reason}); {remedy}") from None
+    return _parse(text, str(path))
 
 
 def ready_config(name: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -67,11 +82,19 @@ def build_config(table: Mapping[str, Any], overrides: Sequence[str] = ()) -> Exp
     for override in overrides:
         key, value = parse_override(override)
         _assign(merged, key, value)
-    _check_keys(ExperimentConfig, merged, "")
+    return check_table(ExperimentConfig, merged, override="--set")
+
+
+def check_table(model: type[SectionT], table: Mapping[str, Any], *, override: str = "") -> SectionT:
+    """A table as a section, every key known and every value in its range. Raises ConfigError, one line.
+
+    ``override`` names the option of the command line that can replace a value, if there is one.
+    """
+    _check_keys(model, table, "")
     try:
-        return ExperimentConfig.model_validate(merged)
+        return model.model_validate(table)
     except ValidationError as error:
-        raise ConfigError(_first_problem(error)) from None
+        raise ConfigError(_first_problem(error, override)) from None
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -116,7 +139,8 @@ def _assign(table: dict[str, Any], dotted: str, value: Any) -> None:
     here[last] = value
 
 
-def _resolve_paths(table: dict[str, Any], base: Path) -> None:
+def resolve_data(table: dict[str, Any], base: Path) -> None:
+    """Make the paths of a table's [data] relative to ``base``, in place."""
     data = table.get("data")
     if not isinstance(data, dict):
         return
@@ -163,7 +187,7 @@ def _section_of(annotation: Any, value: Mapping[str, Any]) -> type[BaseModel] | 
     return None
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, override: str) -> str:
     problem = error.errors(include_url=False)[0]
     kinds = ("phantoms", "npz", "datalists")
     # Pydantic names the chosen kind of data in the path; the file does not.
@@ -176,10 +200,12 @@ def _first_problem(error: ValidationError) -> str:
     if problem["type"] in ("union_tag_not_found", "union_tag_invalid"):
         return f"{where}.kind must be one of {', '.join(kinds)}{more}"
     if problem["type"] == "missing":
-        return f"{where} is missing; add it to the configuration or give --set {where}=...{more}"
+        also = f" or give {override} {where}=..." if override else ""
+        return f"{where} is missing; add it to the configuration{also}{more}"
     if problem["type"] == "value_error":
         return f"{where}: {message}{more}"
     shown = repr(problem["input"])
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     message = message[0].lower() + message[1:]
-    return f"{where} = {shown}: {message}; correct it in the configuration or with --set {where}=...{more}"
+    also = f" or with {override} {where}=..." if override else ""
+    return f"{where} = {shown}: {message}; correct it in the configuration{also}{more}"

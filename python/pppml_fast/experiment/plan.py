@@ -6,7 +6,7 @@ from pppml_fast.experiment.data import describe_data
 from pppml_fast.experiment.study import Study
 from pppml_fast.experiment.tracks import algorithm_of, personal_step_size, tracks_of
 
-__all__ = ["plan_lines"]
+__all__ = ["aggregation_lines", "plan_lines"]
 
 
 def plan_lines(study: Study) -> list[tuple[str, str]]:
@@ -33,7 +33,11 @@ def plan_lines(study: Study) -> list[tuple[str, str]]:
         ("personalisation", f"k in {list(config.personal_steps)}, reported at k = {config.reported_steps}"),
         ("seeds", ", ".join(map(str, config.seeds))),
     ]
-    return lines + _aggregation_lines(study) + [("parameters, in full", params.describe())]
+    lines += aggregation_lines(study)
+    federated = [track for track in tracks_of(config.board) if algorithm_of(config, track).federated]
+    sums = len(federated) * config.rounds * len(config.seeds)
+    lines.append(("encrypted sums", f"{sums} ({', '.join(federated) or 'none'}), each compared with its plain sum"))
+    return [*lines, ("parameters, in full", params.describe())]
 
 
 def _step_sizes(study: Study, method: str) -> str:
@@ -44,7 +48,8 @@ def _step_sizes(study: Study, method: str) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in sizes.items())
 
 
-def _aggregation_lines(study: Study) -> list[tuple[str, str]]:
+def aggregation_lines(study: Study) -> list[tuple[str, str]]:
+    """Protocol, parameters, level, precision, ciphertexts and bytes."""
     config, params = study.config, study.params
     federated = [track for track in tracks_of(config.board) if algorithm_of(config, track).federated]
     sums = len(federated) * config.rounds * len(config.seeds)
@@ -57,7 +62,7 @@ def _aggregation_lines(study: Study) -> list[tuple[str, str]]:
     return [
         (
             "aggregation",
-            f"{config.aggregation.protocol}, {config.aggregation.topology}, {len(study.parties)} parties",
+            f"{config.aggregation.protocol}, {config.aggregation.topology}, {len(study.weights)} parties",
         ),
         ("parameters", f"{params.name}, {kind}, failure 2^{params.failure_log2:.0f}"),
         ("precision", f"{params.exact_bits:.1f} exact bits, clip {params.clip:g}, step {params.step:.3g}"),
@@ -69,5 +74,4 @@ def _aggregation_lines(study: Study) -> list[tuple[str, str]]:
             "bytes",
             f"{bytes_each / 1e6:.2f} MB per party and round, {bytes_each * sums / 1e6:.1f} MB per party in all",
         ),
-        ("encrypted sums", f"{sums} ({', '.join(federated) or 'none'}), each compared with its plain sum"),
     ]

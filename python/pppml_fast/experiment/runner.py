@@ -7,30 +7,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pppml_fast.experiment.cards import Model, save_model
 from pppml_fast.experiment.config import ExperimentConfig
-from pppml_fast.experiment.data import describe_data, preprocessing_of
-from pppml_fast.experiment.evaluation import score_party
+from pppml_fast.experiment.data import describe_data
 from pppml_fast.experiment.files import write_json
 from pppml_fast.experiment.folder import RunFolder, public_config
 from pppml_fast.experiment.outputs import aggregation_summary, write_outputs
 from pppml_fast.experiment.progress import Progress
 from pppml_fast.experiment.provenance import command_line, machine, versions
 from pppml_fast.experiment.results import MethodResult, PartyScores, RunResult
+from pppml_fast.experiment.scoring import score_track, scores_from_json, scores_to_json
 from pppml_fast.experiment.selection import choose_step_sizes, with_step_sizes
 from pppml_fast.experiment.study import Study, data_fingerprint, prepare
-from pppml_fast.experiment.tracks import methods_of, personal_step_size, reported_steps, tracks_of
-from pppml_fast.experiment.training import TrackResult, train_track
-from pppml_fast.learning import ServerState
+from pppml_fast.experiment.tracks import reported_steps, tracks_of
+from pppml_fast.experiment.training import train_track
 
 __all__ = ["run_experiment", "run_study"]
-
-Scores = dict[str, dict[str, PartyScores]]
 
 
 def run_experiment(
@@ -105,9 +100,9 @@ class _Runner:
         self.digests[f"seed {seed} {track}"] = trained.sha256()
         kept = self.folder.scores(seed, track)
         if not kept.is_file():
-            scores = self._score(seed, track, trained)
-            write_json(kept, _scores_to_json(scores))
-        for method, by_party in _scores_from_json(json.loads(kept.read_text(encoding="utf-8"))).items():
+            scores = score_track(self.study, self.folder, seed, track, trained.models, trained.shared)
+            write_json(kept, scores_to_json(scores))
+        for method, by_party in scores_from_json(json.loads(kept.read_text(encoding="utf-8"))).items():
             self.scores.setdefault(method, {})[seed] = by_party
             k = reported_steps(self.study.config, method)
             for party, result in by_party.items():
@@ -129,60 +124,3 @@ class _Runner:
             tuple(self.records),
             provenance,
         )
-
-    def _score(self, seed: int, track: str, trained: TrackResult) -> Scores:
-        config = self.study.config
-        objective = self.study.objective(self.study.network(seed))
-        scores: Scores = {}
-        for method in methods_of(track, config.board):
-            lr = personal_step_size(config, method)
-            k = reported_steps(config, method)
-            steps = (0,) if method == "fedavg" else config.personal_steps
-            if trained.shared is not None:
-                self._save(seed, method, trained.shared, lr, None, 0)
-            for party in self.study.parties:
-                start = trained.models[party.name]
-                result, models = score_party(self.study, objective, party, start, seed=seed, lr=lr, steps=steps)
-                scores.setdefault(method, {})[party.name] = result
-                if method != "fedavg":
-                    self._save(seed, method, models[k], lr, party.name, k)
-        return scores
-
-    def _save(self, seed: int, method: str, state: ServerState, lr: float, party: str | None, steps: int) -> None:
-        config = self.study.config
-        model = Model(
-            method=method,
-            spec=self.study.spec,
-            params=state.params,
-            buffers=state.buffers,
-            preprocessing=preprocessing_of(config.data, self.study.parties, party),
-            neighbours=config.task.neighbours,
-            threshold=config.task.threshold,
-            personal_lr=lr,
-            batch_size=config.task.batch_size,
-            augment=config.task.augment,
-            loss=config.task.loss,
-            statistics=config.statistics,
-            party=party,
-            personal_steps=steps,
-            seed=seed,
-            data=describe_data(config.data),
-            provenance={"run": config.name, "started": self.folder.started, **versions()},
-        )
-        save_model(model, self.folder.card(config, seed, method, party))
-
-
-def _scores_to_json(scores: Scores) -> dict[str, Any]:
-    return {
-        method: {party: {str(k): cases for k, cases in result.dice.items()} for party, result in by_party.items()}
-        for method, by_party in scores.items()
-    }
-
-
-def _scores_from_json(table: Mapping[str, Any]) -> Scores:
-    return {
-        method: {
-            party: PartyScores({int(k): dict(cases) for k, cases in dice.items()}) for party, dice in by_party.items()
-        }
-        for method, by_party in table.items()
-    }

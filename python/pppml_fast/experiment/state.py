@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from pppml_fast.errors import DataError
-from pppml_fast.learning import ServerState
+from pppml_fast.learning import PartyMemory, ServerState
 
-__all__ = ["model_sha256", "pack_state", "unpack_state"]
+__all__ = ["memory_of", "memory_state", "model_sha256", "pack_state", "unpack_state"]
 
 
 def model_sha256(states: Mapping[str, ServerState]) -> bytes:
@@ -26,6 +26,16 @@ def model_sha256(states: Mapping[str, ServerState]) -> bytes:
             digest.update(f"{name}\0{key}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
             digest.update(np.ascontiguousarray(tensor.numpy()).data)
     return digest.digest()
+
+
+def memory_state(memory: PartyMemory) -> dict[str, Any]:
+    """What a party keeps to itself, as a value for a checkpoint."""
+    return {"params": memory.params, "buffers": memory.buffers}
+
+
+def memory_of(kept: Mapping[str, Any]) -> PartyMemory:
+    """What `memory_state` wrote."""
+    return PartyMemory(kept["params"], kept["buffers"])
 
 
 def pack_state(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:

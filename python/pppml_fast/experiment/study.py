@@ -26,7 +26,7 @@ from pppml_fast.learning import (
 )
 from pppml_fast.params import CkksParams, KeyMode
 
-__all__ = ["Study", "batches_of", "data_fingerprint", "prepare"]
+__all__ = ["Study", "batches_of", "data_fingerprint", "prepare", "site_study", "study_of"]
 
 
 LARGEST_SHARE = 0.5
@@ -86,15 +86,34 @@ def prepare(config: ExperimentConfig) -> Study:
 
 def study_of(config: ExperimentConfig, parties: tuple[PartyData, ...]) -> Study:
     """The study of a configuration on data already loaded."""
-    _check_parties(config, parties)
+    _check_parties(config, [party.name for party in parties])
+    return _assemble(config, parties, _weights(config, parties))
+
+
+def site_study(config: ExperimentConfig, party: PartyData | None, weights: Mapping[str, float]) -> Study:
+    """The study of one hospital that has its own data alone, or of an organiser without any.
+
+    ``weights`` are the roster's, of all members by name. Network, layout and parameters are those of `study_of` on
+    everybody's data. Raises ConfigError and ParameterError.
+    """
+    _check_parties(config, list(weights))
+    if config.selection.enabled:
+        raise ConfigError(
+            "selection.enabled = true: step sizes are chosen on all hospitals' data, which no site has; "
+            "choose them beforehand and set them under [methods]"
+        )
+    return _assemble(config, () if party is None else (party,), dict(weights))
+
+
+def _assemble(config: ExperimentConfig, parties: tuple[PartyData, ...], weights: Mapping[str, float]) -> Study:
     spec = NetworkSpec(config.network.target, config.network.arguments, config.network.multiple, config.network.window)
     module = build_network(spec, derive_seed(config.seeds[0], "network"))
-    _check_input(module, config, parties[0].train[0])
+    _check_input(module, config)
     buffers = buffers_of(module)
     travelling = {**parameters_of(module), **shared_statistics(module, buffers, config.statistics)}
     layout = layout_of(travelling, include=config.include, exclude=config.exclude)
     count = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    return Study(config, parties, _weights(config, parties), spec, layout, _ckks(config, len(parties)), count)
+    return Study(config, parties, weights, spec, layout, _ckks(config, len(weights)), count)
 
 
 def batches_of(study: Study, cases: tuple[Case, ...], seed: int) -> SliceBatches:
@@ -123,22 +142,21 @@ def data_fingerprint(parties: tuple[PartyData, ...]) -> str:
     return digest.hexdigest()
 
 
-def _check_parties(config: ExperimentConfig, parties: tuple[PartyData, ...]) -> None:
+def _check_parties(config: ExperimentConfig, names_seen: list[str]) -> None:
     least = 2 if config.aggregation.allow_two_parties else 3
-    if len(parties) < least:
-        names = ", ".join(party.name for party in parties)
+    if len(names_seen) < least:
+        names = ", ".join(names_seen)
         raise ConfigError(
-            f"{len(parties)} parties ({names}) are fewer than {least}: the exact sum of two tells each the "
+            f"{len(names_seen)} parties ({names}) are fewer than {least}: the exact sum of two tells each the "
             "other's "
             "update; add a hospital to [data]"
         )
-    names_seen = [party.name for party in parties]
     for name in names_seen:
         if names_seen.count(name) > 1:
             raise ConfigError(f"party {name!r} occurs twice in [data]; give every hospital its own name")
 
 
-def _check_input(module: nn.Module, config: ExperimentConfig, case: Case) -> None:
+def _check_input(module: nn.Module, config: ExperimentConfig) -> None:
     """One forward pass of a single slice: a network of other channels is found here, not in round 1."""
     import torch
 

@@ -17,29 +17,12 @@ import torch
 
 from pppml_fast.experiment.checkpoint import Checkpoint, CheckpointFolder
 from pppml_fast.experiment.federation import CheckedFederation
+from pppml_fast.experiment.participant import Participant, apply_mean
 from pppml_fast.experiment.progress import Progress, RoundReport
-from pppml_fast.experiment.state import model_sha256
-from pppml_fast.experiment.study import Study, batches_of
+from pppml_fast.experiment.state import memory_of, memory_state, model_sha256
+from pppml_fast.experiment.study import Study
 from pppml_fast.experiment.tracks import algorithm_of
-from pppml_fast.imaging import SliceBatches
-from pppml_fast.learning import (
-    Algorithm,
-    ClientUpdate,
-    Objective,
-    PartyMemory,
-    ServerState,
-    buffers_of,
-    derive_seed,
-    from_vector,
-    merge_statistics,
-    outgoing,
-    parameters_of,
-    recall,
-    remember,
-    seeded,
-    split_mean,
-    to_vector,
-)
+from pppml_fast.learning import Algorithm, ServerState, buffers_of, parameters_of
 
 __all__ = ["TrackResult", "train_track"]
 
@@ -65,80 +48,64 @@ class _Track:
         module = study.network(seed)
         self.study, self.name, self.seed = study, name, seed
         self.algorithm: Algorithm = algorithm_of(study.config, name)
-        self.objective: Objective = study.objective(module)
+        objective = study.objective(module)
         initial = self.algorithm.init(parameters_of(module), buffers_of(module))
         self.shared = initial
         self.own: dict[str, ServerState] = {party: initial for party in study.party_names}
-        self.memory: dict[str, PartyMemory] = {party: PartyMemory() for party in study.party_names}
-        self.sources: dict[str, SliceBatches] = {
-            party.name: batches_of(study, party.train, derive_seed(seed, "batches", party.name))
+        self.parties: dict[str, Participant] = {
+            party.name: Participant(study, self.algorithm, objective, party, track=name, seed=seed)
             for party in study.parties
         }
         self.records: list[dict[str, Any]] = []
         self.finished = 0
 
     def checkpoint(self) -> Checkpoint:
-        state: dict[str, Any] = {"sources": {party: source.state_dict() for party, source in self.sources.items()}}
+        state: dict[str, Any] = {"sources": {name: one.source.state_dict() for name, one in self.parties.items()}}
         if self.algorithm.federated:
             state["shared"] = self.shared.state_dict()
-            state["memory"] = {
-                party: {"params": memory.params, "buffers": memory.buffers} for party, memory in self.memory.items()
-            }
+            state["memory"] = {name: memory_state(one.memory) for name, one in self.parties.items()}
         else:
             state["own"] = {party: own.state_dict() for party, own in self.own.items()}
         return Checkpoint(self.finished, state, self.records)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.state
-        for party, source in self.sources.items():
-            source.load_state_dict(state["sources"][party])
+        for name, one in self.parties.items():
+            one.source.load_state_dict(state["sources"][name])
         if self.algorithm.federated:
             self.shared = self.shared.restore(state["shared"])
-            self.memory = {
-                party: PartyMemory(kept["params"], kept["buffers"]) for party, kept in state["memory"].items()
-            }
+            for name, one in self.parties.items():
+                one.memory = memory_of(state["memory"][name])
         else:
             self.own = {party: self.own[party].restore(kept) for party, kept in state["own"].items()}
         self.records, self.finished = checkpoint.records, checkpoint.round
 
-    def train_party(self, party: str, seen: ServerState) -> ClientUpdate:
-        purpose = derive_seed(self.seed, "network noise", self.name, self.finished, party)
-        with seeded(purpose):
-            return self.algorithm.client(seen, self.objective, self.sources[party])
-
     def local_round(self) -> dict[str, Any]:
         started = time.perf_counter()
         losses = {}
-        for party, own in self.own.items():
-            update = self.train_party(party, own)
-            self.own[party] = self.algorithm.apply(own, update.delta, update.buffers)
-            losses[party] = update.loss
+        for name, own in self.own.items():
+            update = self.parties[name].update(own, self.finished)
+            self.own[name] = self.algorithm.apply(own, update.delta, update.buffers)
+            losses[name] = update.loss
         return _record(losses, time.perf_counter() - started)
 
     def federated_round(self, federation: CheckedFederation) -> dict[str, Any]:
-        layout = self.study.layout
         started = time.perf_counter()
-        losses, vectors, memory = {}, {}, {}
-        for party in self.study.party_names:
-            seen = recall(self.shared, self.memory[party])
-            update = self.train_party(party, seen)
-            losses[party] = update.loss
-            memory[party] = remember(seen, update, layout)
-            vectors[party] = to_vector(layout, outgoing(seen, update))
+        trained = {name: one.train(self.shared, self.finished) for name, one in self.parties.items()}
         seconds = time.perf_counter() - started
-        mean = federation.mean(vectors, self.finished)
-        params, statistics = split_mean(self.shared, from_vector(layout, mean.vector))
-        fresh = merge_statistics(self.shared.buffers, statistics)
-        self.shared = self.algorithm.apply(self.shared, params, fresh)
+        mean = federation.mean({name: result.values for name, result in trained.items()}, self.finished)
+        self.shared = apply_mean(self.algorithm, self.study.layout, self.shared, mean.vector)
         federation.compare_models(self.shared)
-        self.memory = memory
+        for name, one in self.parties.items():
+            one.memory = trained[name].memory
         norm = float(np.linalg.norm(mean.vector.astype(np.float64)))
+        losses = {name: result.loss for name, result in trained.items()}
         return {**_record(losses, seconds), "update_norm": norm, **mean.costs}
 
     def result(self) -> TrackResult:
         if not self.algorithm.federated:
             return TrackResult(self.own, None, self.records)
-        models = {party: recall(self.shared, self.memory[party]) for party in self.study.party_names}
+        models = {name: one.personal(self.shared) for name, one in self.parties.items()}
         return TrackResult(models, self.shared, self.records)
 
 

@@ -73,6 +73,10 @@ class SliceBatches:
             images = self._intensities(images)
         return images, masks
 
+    def reseed(self, seed: int) -> None:
+        """Go on with the draws of another seed."""
+        self._generator.manual_seed(seed)
+
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on with the next batch."""
         return {"generator": self._generator.get_state(), "slices": self.slices}

@@ -1,0 +1,102 @@
+"""How gRPC is set up: options of channels and servers, credentials, and what its errors tell of a refusal."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else strangers fill the log with failed handshakes
+
+import grpc
+
+from pppml_fast.transport.link import FRAGMENT, SMALL
+
+__all__ = [
+    "METHOD",
+    "SERVICE",
+    "channel_credentials",
+    "channel_options",
+    "closed_early",
+    "grpc",
+    "refusal",
+    "server_credentials",
+    "server_options",
+    "subject_names",
+]
+
+SERVICE = "pppml.Links"
+METHOD = f"/{SERVICE}/Link"
+_SUBJECT_NAMES = "x509_subject_alternative_name"
+_HANDSHAKE_ERRORS = ("handshake failed", "verification check", "peer name", "peer certificate")
+_CLOSED_EARLY = ("socket closed", "connection reset")
+
+Options = list[tuple[str, int | str]]
+
+
+def _options(keepalive_s: float) -> Options:
+    return [
+        ("grpc.max_receive_message_length", FRAGMENT + SMALL),
+        ("grpc.max_send_message_length", FRAGMENT + SMALL),
+        ("grpc.http2.max_frame_size", 1 << 20),
+        ("grpc.http2.write_buffer_size", 1 << 20),
+        ("grpc.max_metadata_size", 4096),
+        ("grpc.absolute_max_metadata_size", 8192),
+        ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(keepalive_s * 1000)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.enable_channelz", 0),
+    ]
+
+
+def channel_options(peer_tls_name: str, keepalive_s: float) -> Options:
+    """Options of a channel that serves one connection: no proxies, no retries, no address shared with another."""
+    return [
+        *_options(keepalive_s),
+        ("grpc.ssl_target_name_override", peer_tls_name),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.enable_retries", 0),
+        ("grpc.service_config_disable_resolution", 1),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+
+
+def server_options(keepalive_s: float) -> Options:
+    """Options of the server: one stream per connection, handshakes bounded in time, a port of its own."""
+    return [
+        *_options(keepalive_s),
+        ("grpc.max_concurrent_streams", 1),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(keepalive_s * 500)),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def channel_credentials(key: bytes, certificate: bytes, authorities: bytes) -> grpc.ChannelCredentials:
+    """TLS for the dialling end; all PEM."""
+    return grpc.ssl_channel_credentials(authorities, key, certificate)
+
+
+def server_credentials(key: bytes, certificate: bytes, authorities: bytes) -> grpc.ServerCredentials:
+    """TLS for the accepting end, which completes no handshake without a certificate of the authorities."""
+    return grpc.ssl_server_credentials([(key, certificate)], authorities, require_client_auth=True)
+
+
+def subject_names(context: grpc.ServicerContext) -> list[str]:
+    """The DNS names in the certificate of a call's other end."""
+    return [name.decode(errors="replace") for name in context.auth_context().get(_SUBJECT_NAMES, ())]
+
+
+def refusal(error: grpc.RpcError) -> str | None:
+    """Why a connection was refused, as far as gRPC knows; None when there was none or it broke."""
+    code, details = error.code(), error.details() or ""
+    if code == grpc.StatusCode.UNAVAILABLE and any(word in details.lower() for word in _HANDSHAKE_ERRORS):
+        return f"TLS: {details}"
+    if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT):
+        return details
+    return None
+
+
+def closed_early(error: grpc.RpcError) -> bool:
+    """Whether the other end closed the connection while it was being made, which is all that TLS 1.3 lets us see."""
+    details = (error.details() or "").lower()
+    return error.code() == grpc.StatusCode.UNAVAILABLE and any(word in details for word in _CLOSED_EARLY)

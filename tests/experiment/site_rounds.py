@@ -1,0 +1,75 @@
+"""Sites of a tiny federation in one process, driven round by round as the runtime would."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pppml_fast.aggregation import Policy, open_federation
+from pppml_fast.experiment.checkpoint import StateFolder
+from pppml_fast.experiment.site_training import SiteTraining
+from pppml_fast.experiment.study import Study, site_study
+
+Update = list[NDArray[np.float32]]
+
+
+class DrivenSite:
+    """A site whose results the test takes one by one."""
+
+    def __init__(self, study: Study, party: int, folder: Path, track: str = "fedavg") -> None:
+        self.study = site_study(study.config, study.parties[party], study.weights)
+        self.name, self.folder, self.track = study.parties[party].name, folder, track
+        self.results: queue.Queue[Any] = queue.Queue()
+        self.training = self.open()
+
+    def open(self) -> SiteTraining:
+        """The training as a process that starts would have it."""
+        self.results = queue.Queue()
+        self.training = SiteTraining(
+            self.study,
+            StateFolder(self.folder),
+            track=self.track,
+            seed=self.study.config.seeds[0],
+            ready=lambda *result: self.results.put(result),
+            failed=self.results.put,
+        )
+        return self.training
+
+    def restart(self) -> None:
+        """End and start again: nothing but the folder stays."""
+        self.training.close()
+        self.open()
+
+    def trained(self, round: int, salt: int = 0) -> Update:
+        """The update of a round."""
+        self.training.train(round, salt)
+        return self.result(round, salt)
+
+    def result(self, round: int, salt: int = 0) -> Update:
+        """The result that comes next, which must be of this round."""
+        got = self.results.get(timeout=60)
+        if isinstance(got, Exception):
+            raise got
+        assert got[:2] == (round, salt)
+        values: Update = got[2]
+        return values
+
+
+def mean_of(study: Study, updates: Mapping[str, Update], round: int) -> NDArray[np.float32]:
+    """The encrypted mean of a round, from a session of its own."""
+    section = study.config.aggregation
+    with open_federation(
+        list(study.weights),
+        params=study.params,
+        layout=study.layout,
+        weights=dict(study.weights),
+        protocol=section.protocol,
+        topology=section.topology,
+        policy=Policy(),
+    ) as federation:
+        return federation.aggregate(dict(updates), round=round).vector
