@@ -64,7 +64,6 @@ class Simulation:
         topology: str = "ring",
         rounds: int = 3,
         seed: int = 0,
-        chunk_blocks: int = 1,
     ) -> None:
         self.folder, self.rounds, self.random = folder, rounds, random.Random(seed)
         self.names = tuple(f"site{index}" for index in range(parties))
@@ -72,7 +71,7 @@ class Simulation:
         self.params = CkksParams.preset("p31", parties=parties, clip=1.0, keys="collective", weights="public")
         sums = CkksParams.preset("p31", parties=parties, clip=1.0, keys="collective", weights="free").to_dict()
         self.layout = Layout.from_arrays({"w": np.zeros(SIZE, np.float32)})
-        options = SessionOptions(topology=topology, chunk_blocks=chunk_blocks)
+        options = SessionOptions(topology=topology, chunk_blocks=1)
         members = tuple(RosterMember(n, self.identities[n].public.hex(), 1 / parties) for n in self.names)
         relay = RosterMember(RELAY, self.identities[RELAY].public.hex()) if topology == "star" else None
         fingerprint = self.layout.fingerprint.hex()

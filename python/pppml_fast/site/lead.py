@@ -106,7 +106,7 @@ class Lead:
         return self._without_session(view) if view.session is None else self._in_session(view, view.session)
 
     def session_failed(self, now: float, awaited: Collection[int]) -> None:
-        """A handshake did not open a session: ``awaited`` were not heard. They are left out for a while, if possible."""
+        """A handshake opened no session: ``awaited`` were not heard. They are left out for a while, if possible."""
         self._failed(now)
         for index in awaited:
             self._silent[index] = now + self.timing.patience

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeVar
 
 from pppml_fast.aggregation.encoding import Reader, Writer
 from pppml_fast.aggregation.standing import StateId
@@ -12,6 +13,7 @@ from pppml_fast.errors import ProtocolError
 __all__ = ["NO_SESSION", "STATE_PIECE", "Phase", "Plan", "PlanKind", "StatePiece", "StateRequest", "Status"]
 
 NO_SESSION = bytes(32)
+Kind = TypeVar("Kind", bound=IntEnum)
 STATE_PIECE = 1 << 20
 """Bytes of a kept model in one message."""
 
@@ -144,7 +146,7 @@ class StatePiece:
         return piece
 
 
-def _kind(type_: type[Phase] | type[PlanKind], code: int, what: str) -> Phase | PlanKind:
+def _kind(type_: type[Kind], code: int, what: str) -> Kind:
     try:
         return type_(code)
     except ValueError:

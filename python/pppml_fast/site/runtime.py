@@ -1,4 +1,4 @@
-"""Runs a node over links: one thread that alone touches the node, fed by the links' threads and by the application's."""
+"""Runs a node over links: one thread alone touches the node, fed by the links' threads and by the application's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Action = Callable[[], None]
 
 
 class Runtime:
-    """Drives ``node`` over ``links`` until it has ended, `stop` is called, or something fails that it cannot go on from.
+    """Drives ``node`` over ``links`` until it has ended, `stop` is called, or something fails for good.
 
     `run` blocks; it may be called once. `post` hands in what other threads have for the node.
     """
