@@ -26,6 +26,7 @@ from pppml_fast.errors import DataError, KeyReuseError, ProtocolError
 __all__ = ["AttemptId", "AttemptLedger", "Outgoing"]
 
 _FRAME_LIMIT = 1 << 24
+_HASHED_AT_ONCE = 1 << 16
 Outgoing = tuple[int, bytes]
 """A stored message: the roster index of its receiver and its bytes."""
 
@@ -100,8 +101,9 @@ class AttemptLedger:
         """32 bytes that identify an update: a keyed hash of its float32 values, useless without the store."""
         state = hmac.new(self._store.key, b"pppml update v1", sha256)
         for part in parts:
-            values = np.ascontiguousarray(part, dtype=np.float32) + np.float32(0)  # -0.0 is the same update
-            state.update(values.data)
+            for at in range(0, part.size, _HASHED_AT_ONCE):
+                values = np.ascontiguousarray(part[at : at + _HASHED_AT_ONCE], dtype=np.float32)
+                state.update((values + np.float32(0)).data)  # -0.0 is the same update
         return state.digest()
 
     def begin(self, attempt: AttemptId, update: bytes) -> None:

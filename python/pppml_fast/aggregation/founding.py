@@ -95,7 +95,7 @@ def open_federation(
     for name in names:
         ledger = AttemptLedger((stores or {}).get(name) or MemoryStore())
         machines[name] = _MACHINES[protocol](_session(handshakes[name]), ledger, policies[name], clock)
-    adder = Relay(_session(handshakes[RELAY]), clock) if relay is not None else None
+    adder = Relay(_session(handshakes[RELAY]), clock, layout=shared) if relay is not None else None
     network.nodes = {**machines, **({} if adder is None else {RELAY: adder})}
     return Federation(network, machines, adder, params, sum_params, layout, clock)
 

@@ -139,14 +139,14 @@ class SealedChannel(NeverPickled):
         self.next_sent = 0
         self.next_received = 0
 
-    def seal(self, header: bytes, sequence: int, body: bytes) -> bytes:
+    def seal(self, header: bytes, sequence: int, body: bytes | bytearray) -> bytes:
         """Ciphertext of ``body`` bound to ``header``. Raises ProtocolError when a sequence number would repeat."""
         if sequence != self.next_sent:
             raise ProtocolError(f"sequence {sequence} would break the order; the next is {self.next_sent}")
         self.next_sent += 1
         return self._sender.encrypt(_nonce(sequence), body, header)
 
-    def open(self, header: bytes, sequence: int, body: bytes) -> bytes:
+    def open(self, header: bytes, sequence: int, body: bytes | memoryview) -> bytes:
         """Plaintext of a sealed body. Raises ProtocolError when it was replayed, reordered or altered."""
         if sequence != self.next_received:
             kind = "replayed" if sequence < self.next_received else "out of order"

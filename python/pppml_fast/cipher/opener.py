@@ -86,11 +86,11 @@ class Opener(Secret):
         return stream_in(self.params, self._native, self._expected_terms, chunks, target, dtype, chunk_blocks)
 
     def decrypt_range(self, header: Header, start: int, stop: int, rows: Sequence[Any], out: NDArray[Any]) -> None:
-        """The exact sum in blocks ``[start, stop)`` of the ciphertext that ``header`` describes, from their packed bytes.
+        """The exact sum in blocks ``[start, stop)`` of the ciphertext that ``header`` describes.
 
-        ``rows`` are the packed c0 and, where the kind has one, c1 of those blocks; ``out`` a contiguous float32, float64
-        or int64 array of as many weights, or integers, as they hold. Raises what :meth:`decrypt` does; ``out`` then holds
-        zeros.
+        ``rows`` are the packed bytes of c0 in those blocks and, where the kind has one, of c1; ``out`` is a contiguous
+        float32, float64 or int64 array of as many weights, or integers, as they hold. Raises what :meth:`decrypt` does;
+        ``out`` then holds zeros.
         """
         check_terms(header.terms, self._expected_terms)
         expansion = opening_expansion(self.params, header)

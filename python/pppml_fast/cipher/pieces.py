@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pppml_fast.cipher.secrecy import Secret
 from pppml_fast.cipher.symmetric import SymmetricMessage
 from pppml_fast.errors import KeyReuseError

@@ -34,7 +34,10 @@ class SumCheck:
         self._tags = np.zeros(_moduli(params).size, _word(params))
 
     def add(self, start: int, stop: int, payload: Any) -> None:
-        """Add blocks ``[start, stop)``, packed or as residue words. Raises CiphertextError on a residue that is not below its prime."""
+        """Add blocks ``[start, stop)``, packed or as residue words.
+
+        Raises CiphertextError on a packed residue that is not below its prime; what was added then counts for nothing.
+        """
         scheme = self._params._scheme
         if scheme.tag(self._length, self._key, payload, start, stop, self._tags) is None:
             raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
