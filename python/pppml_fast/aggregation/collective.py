@@ -7,6 +7,8 @@ then open the sum from the sums of shares. protocol.md, "collective".
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -257,25 +259,26 @@ class CollectiveParty(PartyMachine):
 
     def _open(self, stream: RingPass | StarPass) -> list[Outgoing]:
         """Open what B names, once the shares give a key; only now, the update being spent, is ``out`` written."""
-        now, mine = self._now, self._mine
-        if mine is None or self._store is None:
+        now, mine, store = self._now, self._mine, self._store
+        if mine is None or store is None:
             raise ProtocolError(f"{now.id} has no closed sum to open")
         began = self._clock()
+        header = Header.of(now.params, Kind.COLLECTIVE, now.length, len(mine.members), now.id.context)
+
+        def open_with(key: OpeningKey, index: int, start: int, stop: int, values: NDArray[Any]) -> None:
+            key.decrypt_range(header, start, stop, [store.read(index)], values)
+
         try:
             if self._check is not None:
                 self._verify_sum(self._check, mine)
-            found = self._opening_key(mine)
+            start, stop = stream.grid[0]
+            first = np.empty(min(stop * now.params.block_weights, now.length), np.float32)
+            found = self._opening_key(mine, lambda key: open_with(key, 0, start, stop, first))
             if found is None:
                 return []
             key, opening = found
             opened = self._opened_sum(mine.members)
-            header = Header.of(now.params, Kind.COLLECTIVE, now.length, len(mine.members), now.id.context)
-            store = self._store
-
-            def open_(index: int, start: int, stop: int, values: NDArray[Any]) -> None:
-                key.decrypt_range(header, start, stop, [store.read(index)], values)
-
-            opened.fill(stream.grid, open_, opens_floats=True)
+            opened.fill(stream.grid, partial(open_with, key), opens_floats=True)
         except (PppmlError, OSError) as error:
             if now.out is not None:
                 now.out.fill(0)
@@ -285,23 +288,25 @@ class CollectiveParty(PartyMachine):
         self._finish(mine.members, opened, mine.root, opening)
         return []
 
-    def _opening_key(self, mine: Statement) -> tuple[OpeningKey, bytes] | None:
-        """The key of B and its coefficients' bytes; None while more shares may come than those that do not fit.
+    def _opening_key(self, mine: Statement, try_: Callable[[OpeningKey], None]) -> tuple[OpeningKey, bytes] | None:
+        """The key of B and its coefficients' bytes; None while more shares may come than those that open nothing.
 
-        A wrong share makes what comes out no sum of small secrets. With one more than are needed the liar is found.
+        ``try_`` opens the first chunk: a false share, however small the lie, fails its residual check. With one share
+        more than are needed the liar is found, named in ``refusals``, and left out.
         """
         now = self._now
         points = {index + 1: values for index, values in self._share_sums.items()}
-        reason: PppmlError = ProtocolError("too few shares")
+        reason: PppmlError = ProtocolError("the shares do not fit together")
         for liar, coefficients in candidates(points, now.threshold):
             try:
                 key = OpeningKey.from_coefficients(now.params, coefficients, terms=len(mine.members))
-                opening = coefficients.astype("<i4").tobytes()
+                try_(key)
             except PppmlError as error:
                 reason = error
-                continue
-            finally:
                 coefficients.fill(0)
+                continue
+            opening = sha256(coefficients.astype("<i4").data).digest()
+            coefficients.fill(0)
             if liar is not None:
                 name = self.session.roster.everyone[liar - 1].name
                 self.refusals.append(ProtocolError(f"the sum of shares of {name!r} does not fit the others'"))
