@@ -37,7 +37,7 @@ class Correspondent(NeverPickled):
         return self._attempt
 
     def _sealed(
-        self, receiver: int, type_: MessageType, body: bytes | bytearray, blocks: tuple[int, int] = (0, 0)
+        self, receiver: int, type_: MessageType, body: bytes | memoryview, blocks: tuple[int, int] = (0, 0)
     ) -> Outgoing:
         return self._routed(receiver, type_, self._now.gate.seal(receiver, type_, body, blocks))
 

@@ -118,7 +118,7 @@ class Chunk:
     parties: int
     contributors: frozenset[int]
     payload: bytes | memoryview
-    body: bytes | bytearray = field(default=b"", compare=False, repr=False)
+    body: bytes | memoryview = field(default=b"", compare=False, repr=False)
 
     def encode(self) -> bytes:
         return self._shape().raw(bytes(self.payload)).finish()
@@ -131,16 +131,12 @@ class Chunk:
     def _shape(self) -> Writer:
         return Writer().u64(self.length).members(self.contributors, self.parties)
 
-    @classmethod
-    def blank(cls, length: int, parties: int, contributors: frozenset[int], size: int) -> tuple[bytearray, memoryview]:
-        """The body of a chunk whose payload of ``size`` bytes is zero, and the place of that payload in it."""
-        shape = cls(length, parties, contributors, b"")._shape().finish()
-        body = bytearray(len(shape) + size)
-        body[: len(shape)] = shape
-        return body, memoryview(body)[len(shape) :]
+    def shape(self) -> bytes:
+        """What comes before the payload: as many bytes for every chunk of a session."""
+        return self._shape().finish()
 
     @classmethod
-    def parse(cls, data: bytes | bytearray) -> Chunk:
+    def parse(cls, data: bytes | memoryview) -> Chunk:
         shape = 10 + (int.from_bytes(data[8:10], "little") + 7) // 8
         reader = Reader(bytes(memoryview(data)[:shape]), "chunk")
         length = reader.u64()

@@ -122,13 +122,13 @@ class Gate(NeverPickled):
         return prefix + body + self._session.identity.sign(CONTROL, prefix + body)
 
     def seal(
-        self, receiver: int, type_: MessageType, body: bytes | bytearray, blocks: tuple[int, int] = (0, 0)
+        self, receiver: int, type_: MessageType, body: bytes | memoryview, blocks: tuple[int, int] = (0, 0)
     ) -> bytes:
         """A sealed message to one party, over a range of blocks."""
         channel = self._channel(receiver)
         header = self._header(type_, receiver, channel.next_sent, blocks)
         prefix = header.encode(len(body) + SEAL_SIZE)
-        return prefix + channel.seal(prefix, header.sequence, body)
+        return channel.frame(prefix, header.sequence, body)
 
     def accept(self, frame: Frame) -> Message:
         """The verified message of a frame. Raises ProtocolError with the reason otherwise."""

@@ -38,6 +38,11 @@ class SumStore:
     def __len__(self) -> int:
         return len(self._ends) - 1
 
+    @property
+    def copies(self) -> bool:
+        """Whether a chunk's memory is free again once it was taken."""
+        return self._file is not None
+
     def append(self, chunk: memoryview) -> None:
         """Keep the next chunk; in memory it is not copied."""
         if self._file is None:

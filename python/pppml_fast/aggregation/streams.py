@@ -49,13 +49,16 @@ class StreamBrokenError(ProtocolError):
 
 
 class Piece(NamedTuple):
-    """One chunk on its way: receiver's index, type, block range, and the message's body."""
+    """One chunk on its way: receiver's index, type, block range, and the message's body.
+
+    The body may be memory that the next chunk overwrites: it is sealed before that is made.
+    """
 
     receiver: int
     type: MessageType
     start: int
     stop: int
-    body: bytes | bytearray
+    body: bytes | memoryview
 
 
 def default_window(live: int) -> int:
@@ -95,6 +98,7 @@ class _Pass:
         self.grid = chunk_grid(term.block_count, setting.chunk_blocks)
         self.store = setting.store
         self._me, self._term, self._setting = me, term, setting
+        self._made = bytearray()
         self._taken = 0
 
     @property
@@ -102,11 +106,16 @@ class _Pass:
         """Whether all of B is here."""
         return len(self.hashes) == len(self.grid)
 
-    def _make(self, blocks: tuple[int, int], contributors: frozenset[int], incoming: memoryview | None) -> bytearray:
-        """The body of a chunk with this party's blocks in it, plus what came in."""
+    def _make(self, blocks: tuple[int, int], contributors: frozenset[int], incoming: memoryview | None) -> memoryview:
+        """The body of a chunk with this party's blocks in it, plus what came in; the next one overwrites it."""
         began = self._setting.clock()
-        size = self._term.packed_size(*blocks)
-        body, payload = Chunk.blank(self._setting.length, self._setting.parties, contributors, size)
+        shape = Chunk(self._setting.length, self._setting.parties, contributors, b"").shape()
+        size = len(shape) + self._term.packed_size(*blocks)
+        if len(self._made) < size:
+            self._made = bytearray(size)
+        body = memoryview(self._made)[:size]
+        body[: len(shape)] = shape
+        payload = body[len(shape) :]
         try:
             self._term.write(*blocks, payload, incoming)
         except (InputError, KeyReuseError, ParameterError) as error:
@@ -202,8 +211,9 @@ class RingPass(_Pass):
         self._taken += 1
         if self._next is not None:
             return [Piece(self._next, MessageType.CHUNK, *blocks, body)]
-        self._keep(blocks, contributors, Chunk.parse(body).packed)
-        return [Piece(sender, MessageType.RETURN, *blocks, body)]
+        kept = body if self.store.copies else bytes(body)
+        self._keep(blocks, contributors, Chunk.parse(kept).packed)
+        return [Piece(sender, MessageType.RETURN, *blocks, kept)]
 
     def on_return(self, sender: int, blocks: tuple[int, int], chunk: Chunk) -> list[Piece]:
         """Keep a chunk of B and send it on backwards."""
