@@ -1,6 +1,7 @@
 """One party of a federation in a process of its own: what its memory reaches while it sums ``weights`` values.
 
-    python party_memory.py [--weights 2e7] [--party north|east|south] [--protocol collective|plain] [--pads]
+    python party_memory.py [--weights 2e7] [--party north|east|south] [--protocol collective|plain]
+                           [--topology ring|star] [--pads]
 
 The party is forked off before anything is large; the others, and the network, stay in the parent. Prints JSON.
 """
@@ -96,7 +97,7 @@ def measure(options: Any) -> dict[str, Any]:
     params = CkksParams.preset("p31", parties=3, clip=1.0, keys="collective", weights="public")
     here, there = multiprocessing.Pipe()
     with tempfile.TemporaryDirectory() as folder:
-        fed = open_federation(NAMES, params=params, protocol=options.protocol)
+        fed = open_federation(NAMES, params=params, protocol=options.protocol, topology=options.topology)
         for machine in fed.members.values():
             machine._spool = Path(folder)
         if os.fork() == 0:
@@ -107,6 +108,8 @@ def measure(options: Any) -> dict[str, Any]:
         fed.network.nodes = {**fed.network.nodes, options.party: remote}
         others = [name for name in NAMES if name != options.party]
         vectors = {name: values(name, options.weights) for name in others}
+        if fed.relay is not None:
+            fed.network.post("relay", fed.relay.begin(0, 0, NAMES, params))
         fed.network.post(options.party, remote.call("begin", None))
         for name in others:
             fed.network.post(name, fed.members[name].begin(0, 0, NAMES, params))
@@ -135,6 +138,7 @@ def main() -> None:
     parser.add_argument("--weights", type=lambda text: int(float(text)), default=20_000_000)
     parser.add_argument("--party", choices=NAMES, default="north")
     parser.add_argument("--protocol", choices=("collective", "plain"), default="collective")
+    parser.add_argument("--topology", choices=("ring", "star"), default="ring")
     parser.add_argument("--pads", action="store_true", help="make pads ahead")
     print(json.dumps(measure(parser.parse_args())))
 

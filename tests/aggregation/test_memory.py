@@ -23,12 +23,19 @@ def report(*options: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("party", "protocol"),
-    [("north", "collective"), ("east", "collective"), ("south", "collective"), ("east", "plain")],
+    ("party", "protocol", "topology"),
+    [
+        ("north", "collective", "ring"),
+        ("east", "collective", "ring"),
+        ("south", "collective", "ring"),
+        ("east", "plain", "ring"),
+        ("east", "collective", "star"),
+    ],
 )
-def test_a_ring_takes_the_vector_and_a_bounded_rest(party: str, protocol: str) -> None:
+def test_a_party_takes_its_vector_and_a_bounded_rest(party: str, protocol: str, topology: str) -> None:
     """Both ways and the opening: a whole term, sum or result in memory would be 4 to 8 bytes per weight more."""
-    some, more = (report("--party", party, "--protocol", protocol, "--weights", weights) for weights in ("1e6", "8e6"))
+    options = ("--party", party, "--protocol", protocol, "--topology", topology, "--weights")
+    some, more = (report(*options, weights) for weights in ("1e6", "8e6"))
     for found in (some, more):
         assert found["beyond_model"] < 256 * MIB
     assert more["beyond_model"] - some["beyond_model"] < 12 * MIB

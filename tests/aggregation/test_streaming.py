@@ -357,6 +357,8 @@ def test_leftovers_are_removed_and_a_full_disk_ends_the_attempt(tmp_path: Path) 
         (tmp_path / "other").write_bytes(b"kept")
         east = fed.members["east"]
         machine = type(east)(east.session, east._ledger, east._policy, spool=tmp_path)
+        with pytest.raises(InputError, match="window of 0 chunks"):
+            type(east)(east.session, east._ledger, east._policy, window=0)
         assert [path.name for path in tmp_path.iterdir()] == ["other"]
         assert machine._spool == tmp_path
         stores(fed, tmp_path / "nowhere")

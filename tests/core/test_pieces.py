@@ -60,12 +60,15 @@ def test_pieces_add_up_to_a_sum_that_opens_range_by_range(name: str, prepared: b
     assert np.array_equal(integers, sum(pf.quantize(params, x) for x in values))
     tags = [checks[0].to_bytes(), checks[1].less(checks[0]), checks[2].less(checks[1])]
     checks[3].verify(tags)
-    assert checks[3].to_bytes() == pf.sum_check_tag(whole, KEY)
+    tags_of_sum = pf.sum_check_tag(whole, KEY)
+    assert checks[3].to_bytes() == tags_of_sum
     pf.sum_check_verify(whole, KEY, tags)
     with pytest.raises(pf.OpeningError, match="sum check fails"):
         checks[2].verify([tags[0], tags[1], tags[1]])
+    false = total[:-8] + b"\xff" * 8
     with pytest.raises(pf.CiphertextError, match="not below its prime"):
-        checks[3].add(0, 1, b"\xff" * pieces[0].packed_bytes(0, 1))
+        checks[3].add(0, 4, false)
+    assert checks[3].to_bytes() == tags_of_sum
 
 
 def test_each_block_is_encrypted_once_and_in_order() -> None:

@@ -41,7 +41,7 @@ from pppml_fast.aggregation.streams import (
     no_clock,
 )
 from pppml_fast.aggregation.terms import Term
-from pppml_fast.errors import PppmlError, ProtocolError
+from pppml_fast.errors import InputError, PppmlError, ProtocolError
 from pppml_fast.params import CkksParams
 from pppml_fast.transport.base import Outgoing
 
@@ -87,6 +87,8 @@ class PartyMachine(Correspondent, ABC):
         window: int | None = None,
     ) -> None:
         super().__init__(session)
+        if window is not None and window < 1:
+            raise InputError(f"a window of {window} chunks lets nothing pass; give 1 or more, or None")
         self._spool, self._window = spool, window
         self._store: SumStore | None = None
         self._urgent: deque[Outgoing] = deque()

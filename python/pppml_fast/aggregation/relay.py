@@ -56,7 +56,8 @@ class Relay(NeverPickled):
     training round those of another length than the ``layout`` has.
 
     Its memory: terms arrive side by side, and any may yet be dropped, so it holds up to one per live member, the sum in
-    place of the first: n words of 4 bytes (8 with primes over 32 bits) per coefficient and prime, and a few chunks.
+    place of the first: n words per coefficient and prime, of 4 bytes (8 with primes over 32 bits; 8 per plain integer),
+    and a few chunks.
     """
 
     def __init__(

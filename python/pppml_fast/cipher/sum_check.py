@@ -36,10 +36,11 @@ class SumCheck:
     def add(self, start: int, stop: int, payload: Any) -> None:
         """Add blocks ``[start, stop)``, packed or as residue words.
 
-        Raises CiphertextError on a packed residue that is not below its prime; what was added then counts for nothing.
+        Raises CiphertextError, adding nothing, on a packed residue that is not below its prime.
         """
-        scheme = self._params._scheme
-        if scheme.tag(self._length, self._key, payload, start, stop, self._tags) is None:
+        kept = self._tags.copy()
+        if self._params._scheme.tag(self._length, self._key, payload, start, stop, self._tags) is None:
+            self._tags = kept
             raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
 
     def less(self, other: SumCheck) -> bytes:
