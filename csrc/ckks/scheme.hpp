@@ -152,7 +152,7 @@ class Scheme {
                    const void* mine, std::uint8_t* out) const = 0;
 
   // Adds what blocks [start, stop), whose rows begin at `in`, give to the sum check's tags, 2 * L * N words: over the
-  // ranges of a ciphertext, from zero on, its tags come together. False on a packed residue that is not below its prime.
+  // ranges of a ciphertext, from zero on, its tags come together. False on a packed residue not below its prime.
   virtual bool tag(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* key,
                    const RowSource& in, void* tags) const = 0;
 
