@@ -274,14 +274,29 @@ std::optional<py::buffer> hop(const Scheme& scheme, std::uint64_t length, bool c
   return valid ? std::optional<py::buffer>(result.object) : std::nullopt;
 }
 
-py::array tag(const Scheme& scheme, std::uint64_t length, const py::bytes& key, const py::array& words) {
-  const Extent extent{length, true};
+// The tags, new or `given` with those of the range added; None on a packed residue that is not below its prime.
+std::optional<py::array> tag(const Scheme& scheme, std::uint64_t length, const py::bytes& key, const Memory& words,
+                             std::uint64_t start, const std::optional<std::uint64_t>& stop,
+                             const std::optional<py::array>& given) {
   const std::size_t count =
       kernels::kTagRows * scheme.parameters().primes().size() * scheme.parameters().ring_dimension();
-  py::array tags = new_words(scheme, count);
-  std::memset(tags.mutable_data(), 0, count * scheme.word_bytes());
-  scheme.tag(extent, key_bytes(key, "sum check key"), polynomial(scheme, words, extent, "words"), tags.mutable_data());
-  return tags;
+  const ckks::Range range = range_of(scheme, length, start, stop);
+  const Extent extent{length, true};
+  const Rows rows(scheme, words, extent, range, false, "words");
+  py::array tags = given ? *given : new_words(scheme, count);
+  if (!given) std::memset(tags.mutable_data(), 0, count * scheme.word_bytes());
+  require(tags.dtype().kind() == 'u' && static_cast<std::size_t>(tags.itemsize()) == scheme.word_bytes() &&
+              tags.ndim() == 1 && static_cast<std::size_t>(tags.size()) == count && tags.writeable() &&
+              (tags.flags() & py::array::c_style) != 0,
+          "tags must be a contiguous writeable array of ", count, " words");
+  const std::uint8_t* expansion = key_bytes(key, "sum check key");
+  void* sums = tags.mutable_data();
+  bool valid = false;
+  {
+    py::gil_scoped_release unlocked;
+    valid = scheme.tag(extent, range.start, range.stop, expansion, rows.source(), sums);
+  }
+  return valid ? std::optional<py::array>(tags) : std::nullopt;
 }
 
 // The values go to `out`, an int64 array, or to a new one.
@@ -420,7 +435,8 @@ void register_scheme(py::module_& module) {
            py::arg("out"))
       .def("hop", &hop, py::arg("length"), py::arg("cut"), py::arg("start"), py::arg("stop"), py::arg("packed"),
            py::arg("mine"), py::arg("out") = py::none())
-      .def("tag", &tag, py::arg("length"), py::arg("key"), py::arg("words"));
+      .def("tag", &tag, py::arg("length"), py::arg("key"), py::arg("words"), py::arg("start") = 0,
+           py::arg("stop") = py::none(), py::arg("tags") = py::none());
 }
 
 }  // namespace pppml::bindings

@@ -151,8 +151,10 @@ class Scheme {
   virtual bool hop(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* in,
                    const void* mine, std::uint8_t* out) const = 0;
 
-  // 2 * L * N words of the sum check's tags, zero on entry.
-  virtual void tag(const Extent& extent, const std::uint8_t* key, const void* in, void* tags) const = 0;
+  // Adds what blocks [start, stop), whose rows begin at `in`, give to the sum check's tags, 2 * L * N words: over the
+  // ranges of a ciphertext, from zero on, its tags come together. False on a packed residue not below its prime.
+  virtual bool tag(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* key,
+                   const RowSource& in, void* tags) const = 0;
 
  protected:
   Scheme(const Parameters& parameters, std::string backend, kernels::StreamCipher private_cipher)

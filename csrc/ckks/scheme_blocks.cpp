@@ -122,8 +122,27 @@ bool SchemeImpl<Word>::hop(const Extent& extent, std::uint64_t start, std::uint6
 }
 
 template <class Word>
-void SchemeImpl<Word>::tag(const Extent& extent, const std::uint8_t* key, const void* in, void* tags) const {
-  kernels_.tag({&ring_.table(), all_blocks(extent), static_cast<const Word*>(in), key, static_cast<Word*>(tags)});
+bool SchemeImpl<Word>::tag(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* key,
+                           const RowSource& in, void* tags) const {
+  const Batch range = batch(extent, start, stop);
+  Word* const sums = static_cast<Word*>(tags);
+  if (in.words != nullptr) {
+    kernels_.tag({&ring_.table(), range, static_cast<const Word*>(in.words), key, sums});
+    return true;
+  }
+  std::vector<Word> block(ring_.block_words());
+  const std::uint8_t* bytes = in.packed;
+  for (std::size_t b = 0; b < range.blocks; ++b) {
+    const std::size_t length = kernels::row_length(ring_.table(), range, b);
+    Word* row = block.data();
+    for (std::size_t l = 0; l < ring_.prime_count(); ++l, row += length) {
+      const auto& prime = ring_.table().primes[l];
+      if (!kernels_.unpack_row(prime, bytes, length, row)) return false;
+      bytes += kernels::packed_row_bytes(prime, length);
+    }
+    kernels_.tag({&ring_.table(), {range.first_block + b, 1, length}, block.data(), key, sums});
+  }
+  return true;
 }
 
 template class SchemeImpl<std::uint32_t>;

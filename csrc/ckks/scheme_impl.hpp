@@ -75,7 +75,8 @@ class SchemeImpl final : public Scheme {
               void* out) const override;
   bool hop(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* in, const void* mine,
            std::uint8_t* out) const override;
-  void tag(const Extent& extent, const std::uint8_t* key, const void* in, void* tags) const override;
+  bool tag(const Extent& extent, std::uint64_t start, std::uint64_t stop, const std::uint8_t* key, const RowSource& in,
+           void* tags) const override;
 
   const ring::Ring<Word>& ring() const { return ring_; }
   const kernels::KernelTable<Word>& kernels() const { return kernels_; }

@@ -22,7 +22,7 @@ from pppml_fast.tensors import (
     total_length,
 )
 
-__all__ = ["check_out", "count_clipped", "dequantize", "narrowed", "quantize"]
+__all__ = ["check_out", "count_clipped", "dequantize", "narrowed", "quantize", "quantize_counting"]
 
 
 def quantize(
@@ -49,6 +49,11 @@ def quantize(
 def count_clipped(params: CkksParams, x: TensorInput, reference: TensorInput | None = None) -> int:
     """How many values of ``x - reference`` lie outside ``[-clip, clip]`` and would be clipped."""
     return _quantize(params, x, 1.0, reference, None)[1]
+
+
+def quantize_counting(params: CkksParams, x: TensorInput, weight: float | None = None) -> tuple[NDArray[np.int64], int]:
+    """What `quantize` gives, and how many of the values were clipped, in one pass."""
+    return _quantize(params, x, weight, None, None)
 
 
 def _quantize(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from aggregation_support import NAMES, federation, kind_of, sender_of, vectors
+from aggregation_support import NAMES, SIZE, federation, kind_of, sender_of, vectors
 
 from pppml_fast import Ciphertext, CiphertextError, CollectiveKey, OpeningError, ProtocolError, add
 from pppml_fast.aggregation import Federation, InitiatorParty, Relay, State
@@ -475,7 +475,7 @@ def test_numbers_of_the_session_itself_are_no_attempt(numbers: tuple[int, int]) 
 
 
 @pytest.mark.parametrize("protocol", ["collective", "plain"])
-@pytest.mark.parametrize("length", [1 << 63, 1 << 40, (1 << 28) + 1, 1 << 28, 0])
+@pytest.mark.parametrize("length", [1 << 63, 1 << 40, (1 << 28) + 1, 1 << 28, SIZE - 1, SIZE, 0])
 def test_a_huge_announced_length_does_not_reach_the_relays_memory(
     protocol: str, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,7 +490,8 @@ def test_a_huge_announced_length_does_not_reach_the_relays_memory(
         body = Chunk(length, 3, frozenset({0}), bytes(64)).encode()
         assert relay.receive(gate.seal(3, MessageType.CHUNK, body, (0, 2))) == []
         assert isinstance(relay.refusals[-1], ProtocolError)
-        expected = r"do not fit 64 bytes" if length == 1 << 28 else r"announces \d+ values; this relay takes 1 to"
+        within = r"do not fit 64 bytes" if length == SIZE else r"announces \d+ values; the layout has 9000"
+        expected = within if 0 < length <= 1 << 28 else r"announces \d+ values; this relay takes 1 to"
         assert re.search(expected, str(relay.refusals[-1]))
         assert max(asked, default=0) <= 2 * fed.params.block_weights
         assert relay._now.length == 0

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pppml_fast.aggregation.sharing import (
     FIELD,
     attempt_threshold,
+    candidates,
     check_threshold,
     combine,
     default_threshold,
@@ -94,3 +95,23 @@ def test_unusable_points_are_refused() -> None:
     for points in ([1, 1, 2], [0, 1, 2], [1, 2, FIELD]):
         with pytest.raises(ParameterError, match=r"points must be distinct"):
             share(np.arange(3), points, 2)
+
+
+def test_one_false_share_is_found_among_more_than_are_needed() -> None:
+    secret = np.random.default_rng(3).integers(-60, 61, 17)
+    shares = share(secret, [1, 2, 3, 4, 5], 3)
+    ((liar, found),) = candidates(shares, 3)
+    assert liar is None and np.array_equal(found, secret)
+    shares[4] = (shares[4] + 1) % FIELD
+    ((liar, found),) = candidates(shares, 3)
+    assert liar == 4 and np.array_equal(found, secret)
+    # One more than are needed: any one may be the false one, and what opens tells which.
+    few = {point: shares[point] for point in (1, 2, 4, 5)}
+    left = dict(candidates(few, 3))
+    assert set(left) == {1, 2, 4, 5} and np.array_equal(left[4], secret)
+    assert not any(np.array_equal(left[point], secret) for point in (1, 2, 5))
+    # As many as are needed always fit; fewer, and two false ones, give nothing.
+    assert [liar for liar, _ in candidates({point: shares[point] for point in (1, 2, 4)}, 3)] == [None]
+    assert list(candidates({1: shares[1], 2: shares[2]}, 3)) == []
+    shares[5] = (shares[5] + 7) % FIELD
+    assert list(candidates(shares, 3)) == []

@@ -140,7 +140,25 @@ def run(
         assert scheme.open(secret, length, 1, invalid, packed1, seed, released)[2] is False and not released.any()
     if params.keys == "collective":
         results["tag"] = scheme.tag(length, KEY, c0)
+        tag_in_ranges(scheme, params, length, c0, results["tag"])
     return results
+
+
+def tag_in_ranges(
+    scheme: _native.Scheme, params: pf.CkksParams, length: int, c0: np.ndarray, whole: np.ndarray
+) -> None:
+    """The sum check's tags come together range by range, from residue words or from packed bytes."""
+    blocks, width = params.block_count(length), params.ring_dimension * len(params.primes)
+    of_words, of_bytes = np.zeros_like(whole), np.zeros_like(whole)
+    for start in range(0, blocks, 2):
+        stop = min(start + 2, blocks)
+        packed = scheme.pack(length, True, start, stop, c0)
+        assert scheme.tag(length, KEY, c0[start * width : stop * width], start, stop, of_words) is of_words
+        assert scheme.tag(length, KEY, packed, start, stop, of_bytes) is of_bytes
+        if packed:
+            assert scheme.tag(length, KEY, b"\xff" * len(packed), start, stop) is None
+    assert np.array_equal(of_words, whole)
+    assert np.array_equal(of_bytes, whole)
 
 
 def run_parts(

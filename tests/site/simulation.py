@@ -290,6 +290,7 @@ class Simulation:
             assert isinstance(node, Member)
             machine = node._machine
             assert machine is not None
+            assert machine.outcome is not None
             fields = event.fields
             self.accepted.append(
                 Accepted(
@@ -299,7 +300,7 @@ class Simulation:
                     fields["attempt"],
                     tuple(fields["members"]),
                     fields["transcript"],
-                    machine.mean().tobytes(),
+                    machine.outcome.mean.tobytes(),
                 )
             )
 

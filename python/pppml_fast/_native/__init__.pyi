@@ -424,8 +424,11 @@ class Scheme:
         self,
         length: typing.SupportsInt | typing.SupportsIndex,
         key: bytes,
-        words: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
-    ) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]]: ...
+        words: typing_extensions.Buffer | numpy.ndarray[typing.Any, numpy.dtype[typing.Any]],
+        start: typing.SupportsInt | typing.SupportsIndex = 0,
+        stop: typing.SupportsInt | typing.SupportsIndex | None = None,
+        tags: numpy.ndarray[typing.Any, numpy.dtype[typing.Any]] | None = None,
+    ) -> numpy.ndarray[typing.Any, numpy.dtype[typing.Any]] | None: ...
     def unpack(
         self,
         length: typing.SupportsInt | typing.SupportsIndex,

@@ -15,7 +15,11 @@ from pppml_fast.aggregation.session import Gate, Message
 from pppml_fast.errors import ProtocolError
 from pppml_fast.params import CkksParams
 
-__all__ = ["ACTIVE", "AttemptState", "Meter", "Outcome", "PeerAbandonedError", "State"]
+__all__ = ["ACTIVE", "SUM_ROUNDS", "AttemptState", "Meter", "Outcome", "PeerAbandonedError", "State"]
+
+
+SUM_ROUNDS = 1 << 31
+"""Plain sums are numbered from here, so that they never meet a training round; nothing divides them."""
 
 
 class PeerAbandonedError(ProtocolError):
@@ -67,14 +71,17 @@ class Meter:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished attempt gave: the live set by index, the sum, and the agreed transcript digest.
+    """What a finished attempt gave: the live set by index, the weighted mean, the sum, and the transcript digest.
 
-    ``length`` is the number of weights, ``integers`` int64 (params.integer_count(length),).
+    ``length`` is the number of weights, ``mean`` float32 (length,): the sum over the live weights' sum (the sum itself
+    where `sum` numbers its rounds). ``integers`` int64 (params.integer_count(length),), None where the mean went to
+    memory of the caller's.
     """
 
     members: frozenset[int]
     length: int
-    integers: NDArray[np.int64]
+    mean: NDArray[np.float32]
+    integers: NDArray[np.int64] | None
     transcript: bytes
 
 
@@ -94,6 +101,8 @@ class AttemptState:
     weight: float = 1.0
     update: bytes = b""
     length: int = 0
+    out: NDArray[np.float32] | None = None
+    answered: dict[int, int] = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)
     models: dict[int, list[bytes]] = field(default_factory=dict)
 

@@ -26,8 +26,8 @@ from pppml_fast.errors import DataError, KeyReuseError, ProtocolError
 __all__ = ["AttemptId", "AttemptLedger", "Outgoing"]
 
 _FRAME_LIMIT = 1 << 24
+_HASHED_AT_ONCE = 1 << 16
 _NAME_LIMIT = 1 << 12
-_HASH_STEP = 1 << 18
 Outgoing = tuple[int, bytes]
 """A stored message: the roster index of its receiver and its bytes."""
 
@@ -108,8 +108,8 @@ class AttemptLedger:
         """32 bytes that identify an update: a keyed hash of its float32 values, useless without the store."""
         state = hmac.new(self._store.key, b"pppml update v1", sha256)
         for part in parts:
-            for start in range(0, part.size, _HASH_STEP):
-                values = np.ascontiguousarray(part[start : start + _HASH_STEP], dtype=np.float32)
+            for at in range(0, part.size, _HASHED_AT_ONCE):
+                values = np.ascontiguousarray(part[at : at + _HASHED_AT_ONCE], dtype=np.float32)
                 state.update((values + np.float32(0)).data)  # -0.0 is the same update
         return state.digest()
 

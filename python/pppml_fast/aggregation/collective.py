@@ -7,6 +7,9 @@ then open the sum from the sums of shares. protocol.md, "collective".
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +21,15 @@ from pppml_fast.aggregation.attempt_state import State
 from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.messages import MessageType, parse_frame
-from pppml_fast.aggregation.party import PartyMachine
+from pppml_fast.aggregation.party import PartyMachine, Source
 from pppml_fast.aggregation.payloads import AbandonReason, Deal, ShareSum, Statement
 from pppml_fast.aggregation.session import Message, Session
-from pppml_fast.aggregation.sharing import FIELD, combine, share
+from pppml_fast.aggregation.sharing import FIELD, candidates, share
 from pppml_fast.aggregation.streams import Clock, RingPass, StarPass, StreamBrokenError, no_clock, sum_root
-from pppml_fast.cipher import Ciphertext, CollectiveKey, OpeningKey, sum_check_tag, sum_check_verify
+from pppml_fast.aggregation.terms import EncryptedTerm
+from pppml_fast.cipher import CollectiveKey, Kind, OpeningKey
+from pppml_fast.cipher.sum_check import SumCheck
+from pppml_fast.cipher.wire import Header
 from pppml_fast.errors import OpeningError, PppmlError, ProtocolError
 from pppml_fast.transport.base import Outgoing
 
@@ -33,13 +39,32 @@ _TAG_NONCE = bytes(12)
 """Each tag has an encryption key of its own (attempt and sender), used once."""
 
 
-class CollectiveParty(PartyMachine):
-    """One member of a collective session; see `PartyMachine` for how to drive it."""
+_PAD_BYTES = 1 << 26
 
-    def __init__(self, session: Session, ledger: AttemptLedger, policy: Policy, clock: Clock = no_clock) -> None:
-        super().__init__(session, ledger, policy, clock)
+
+class CollectiveParty(PartyMachine):
+    """One member of a collective session; see `PartyMachine` for how to drive it.
+
+    Its memory, besides the vector: a window of chunks, ``pad_bytes`` of what `prepare` makes ahead, one share per
+    member, and the returned sum unless there is a ``spool``.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        ledger: AttemptLedger,
+        policy: Policy,
+        clock: Clock = no_clock,
+        *,
+        spool: Path | None = None,
+        window: int | None = None,
+        pad_bytes: int = _PAD_BYTES,
+    ) -> None:
+        super().__init__(session, ledger, policy, clock, spool=spool, window=window)
+        self._pad_bytes = pad_bytes
         self._key: CollectiveKey | None = None
-        self._own: Ciphertext | None = None
+        self._term: EncryptedTerm | None = None
+        self._check: SumCheck | None = None
         self._stream_pass: RingPass | StarPass | None = None
         self._shares: dict[int, NDArray[np.int64]] = {}
         self._share_sums: dict[int, NDArray[np.int64]] = {}
@@ -59,7 +84,7 @@ class CollectiveParty(PartyMachine):
 
     def _on_begin(self) -> list[Outgoing]:
         now = self._now
-        self._own = self._stream_pass = self._mine = None
+        self._term = self._check = self._stream_pass = self._mine = None
         for kept in (self._shares, self._share_sums, self._statements, self._tags):
             kept.clear()
         self._key = CollectiveKey.generate(now.params)
@@ -99,45 +124,54 @@ class CollectiveParty(PartyMachine):
 
     def _on_length(self, length: int) -> None:
         if self._key is not None:
-            self._key.prepare(self._now.id.context, length)
+            self._key.prepare(self._now.id.context, length, limit_bytes=self._pad_bytes)
 
     def _on_values(self) -> list[Outgoing]:
         now, key = self._now, self._key
         if key is None or now.parts is None:
             raise ProtocolError(f"{now.id} holds no key to encrypt under")
         began = self._clock()
-        self._own = key.encrypt(now.parts, context=now.id.context, weight=now.weight)
+        pieces = key.encrypt_in_pieces(now.parts, context=now.id.context, weight=now.weight)
+        check_key = self._sum_check_key() if self.session.roster.options.checks_sum else None
+        self._term = EncryptedTerm(key, pieces, now.params, check_key)
         now.meter.encrypt_s += self._clock() - began
-        now.meter.prepared = key.prepared_fraction
-        key.destroy()
+        now.meter.prepared = pieces.prepared
         now.parts = None
         return self._advance()
 
     def _on_stream(self, message: Message) -> list[Outgoing]:
         if self.state is State.PREPARING:
-            self._now.held.append(message)
-            return []
+            return self._hold(message)
         if self.state is not State.STREAMING or self._stream_pass is None:
             return self._ignore_or_refuse(message)
         return self._stream(self._stream_pass, message) + self._advance()
 
     def _begin_streaming(self) -> list[Outgoing]:
-        own = self._own
-        if own is None:
+        if self._term is None:
             raise ProtocolError(f"{self._now.id} has nothing to stream")
-        self._stream_pass = self._new_pass(own, lambda terms: Ciphertext.empty_like(own, terms))
+        observer = None
+        if self.session.roster.options.checks_sum:
+            self._check = SumCheck(self._now.params, self._now.length, self._sum_check_key())
+            observer = self._check.add
+        self._stream_pass = self._new_pass(self._term, observer=observer)
         self.state = State.STREAMING
-        out = self._send_pieces(self._stream_pass.start())
+        out = []
         held, self._now.held = self._now.held, []
         for message in held:
             out += self._on_stream(message)
         return out
+
+    def _source(self) -> Source | None:
+        return self._stream_pass if self.state is State.STREAMING else None
 
     # --- 3. close -----------------------------------------------------------------------------------------
 
     def _close(self, stream: RingPass | StarPass) -> list[Outgoing]:
         """Store the message that opens, then sign the statement that commits to it."""
         now, me, members = self._now, self.session.index, stream.members
+        if self._term is not None:
+            now.meter.clipped = self._term.clipped
+        now.meter.encrypt_s += stream.write_seconds
         unheard = (members & now.lost) - set(self._statements)
         if unheard:
             raise StreamBrokenError(f"party {min(unheard)} was lost after its term went in and before it signed")
@@ -226,25 +260,63 @@ class CollectiveParty(PartyMachine):
         return self._advance()
 
     def _open(self, stream: RingPass | StarPass) -> list[Outgoing]:
-        now, mine = self._now, self._mine
-        total: Any = stream.total
-        if mine is None or total is None:
+        """Open what B names, once the shares give a key; only now, the update being spent, is ``out`` written."""
+        now, mine, store = self._now, self._mine, self._store
+        if mine is None or store is None:
             raise ProtocolError(f"{now.id} has no closed sum to open")
         began = self._clock()
+        header = Header.of(now.params, Kind.COLLECTIVE, now.length, len(mine.members), now.id.context)
+
+        def open_with(key: OpeningKey, index: int, start: int, stop: int, values: NDArray[Any]) -> None:
+            key.decrypt_range(header, start, stop, [store.read(index)], values)
+
         try:
-            if self.session.roster.options.checks_sum:
-                self._check_sum(total, mine)
-            points = {index + 1: values for index, values in self._share_sums.items()}
-            coefficients = combine(points, now.threshold)
-            key = OpeningKey.from_coefficients(now.params, coefficients, terms=len(mine.members))
-            coefficients.fill(0)
-            integers = key.decrypt(total, integers=True)
-        except PppmlError as error:
+            if self._check is not None:
+                self._verify_sum(self._check, mine)
+            start, stop = stream.grid[0]
+            first = np.empty(min(stop * now.params.block_weights, now.length), np.float32)
+            found = self._opening_key(mine, lambda key: open_with(key, 0, start, stop, first))
+            if found is None:
+                return []
+            key, opening = found
+            opened = self._opened_sum(mine.members)
+            opened.fill(stream.grid, partial(open_with, key), opens_floats=True)
+        except (PppmlError, OSError) as error:
+            if now.out is not None:
+                now.out.fill(0)
             return self._fail(error if isinstance(error, OpeningError) else OpeningError(f"no sum opens: {error}"))
         now.meter.open_s += self._clock() - began
         self._ledger.finish(now.id)
-        self._finish(mine.members, integers, mine.root)
+        self._finish(mine.members, opened, mine.root, opening)
         return []
+
+    def _opening_key(self, mine: Statement, try_: Callable[[OpeningKey], None]) -> tuple[OpeningKey, bytes] | None:
+        """The key of B and its coefficients' bytes; None while more shares may come than those that open nothing.
+
+        ``try_`` opens the first chunk: a false share, however small the lie, fails its residual check. With one share
+        more than are needed the liar is found, named in ``refusals``, and left out.
+        """
+        now = self._now
+        points = {index + 1: values for index, values in self._share_sums.items()}
+        reason: PppmlError = ProtocolError("the shares do not fit together")
+        for liar, coefficients in candidates(points, now.threshold):
+            try:
+                key = OpeningKey.from_coefficients(now.params, coefficients, terms=len(mine.members))
+                try_(key)
+            except PppmlError as error:
+                reason = error
+                coefficients.fill(0)
+                continue
+            opening = sha256(coefficients.astype("<i4").data).digest()
+            coefficients.fill(0)
+            if liar is not None:
+                name = self.session.roster.everyone[liar - 1].name
+                self.refusals.append(ProtocolError(f"the sum of shares of {name!r} does not fit the others'"))
+            return key, opening
+        if set(self._share_sums) >= mine.members:
+            raise reason
+        self.failure = OpeningError(f"the shares so far open nothing: {reason}; waiting for another one")
+        return None
 
     # --- the sum check ------------------------------------------------------------------------------------
 
@@ -254,10 +326,9 @@ class CollectiveParty(PartyMachine):
         It leaves with the statement, not with the share: a party lost between the two must not stop the
         opening.
         """
-        if not self.session.roster.options.checks_sum or self._own is None:
+        if self._check is None or self._term is None:
             return []
-        tag = sum_check_tag(self._own, self._sum_check_key())
-        sealed = self._tag_cipher(self.session.index).encrypt(_TAG_NONCE, tag, root)
+        sealed = self._tag_cipher(self.session.index).encrypt(_TAG_NONCE, self._term.tag(), root)
         self._tags[self.session.index] = sealed
         return self._broadcast(MessageType.TAG, sealed)
 
@@ -267,14 +338,14 @@ class CollectiveParty(PartyMachine):
         self._tags[message.header.sender] = message.body
         return []
 
-    def _check_sum(self, total: Ciphertext, mine: Statement) -> None:
+    def _verify_sum(self, check: SumCheck, mine: Statement) -> None:
         tags = []
         for index in sorted(mine.members):
             try:
                 tags.append(self._tag_cipher(index).decrypt(_TAG_NONCE, self._tags.get(index, b""), mine.root))
             except (InvalidTag, ValueError):
                 raise OpeningError(f"party {index} sent no valid tag; the sum cannot be checked") from None
-        sum_check_verify(total, self._sum_check_key(), tags)
+        check.verify(tags)
 
     def _sum_check_key(self) -> bytes:
         return self.session.group_key("sum check", self._now.id.context)
@@ -296,7 +367,7 @@ class CollectiveParty(PartyMachine):
 
     def _next_step(self) -> Callable[[], list[Outgoing]] | None:
         stream = self._stream_pass
-        if self.state is State.PREPARING and self._own is not None and self._everyone_ready():
+        if self.state is State.PREPARING and self._term is not None and self._everyone_ready():
             return self._begin_streaming
         if self.state is State.STREAMING and stream is not None and stream.complete:
             return lambda: self._close(stream)
@@ -318,8 +389,9 @@ class CollectiveParty(PartyMachine):
         least = max(now.threshold, self._policy.minimum(len(self.session.roster.members)))
         if len([i for i in now.remaining if i < len(self.session.roster.members)]) < least:
             raise StreamBrokenError(f"after the loss of party {index} too few are left: {least} are needed")
-        pieces = self._stream_pass.lost(index) if self._stream_pass is not None else []
-        return self._send_pieces(pieces) + self._advance()
+        if self._stream_pass is not None:
+            self._stream_pass.lost(index)
+        return self._advance()
 
     def _check_enough_left(self) -> list[Outgoing]:
         """After a release there is no way back: the party waits for shares that may come later, or discards."""
@@ -346,6 +418,8 @@ class CollectiveParty(PartyMachine):
 
     def _wipe(self) -> None:
         super()._wipe()
+        if self._term is not None:
+            self._term.close()
         self._wipe_shares()
         for values in self._share_sums.values():
             values.fill(0)
@@ -353,7 +427,7 @@ class CollectiveParty(PartyMachine):
         if self._key is not None:
             self._key.destroy()
             self._key = None
-        self._own = self._stream_pass = None
+        self._term = self._check = self._stream_pass = None
 
 
 class _DifferingError(Exception):

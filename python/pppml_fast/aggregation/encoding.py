@@ -21,7 +21,7 @@ MAX_PARTIES = 1024
 _FIELD_LIMIT = 65537
 
 
-def digest(domain: str, *parts: bytes) -> bytes:
+def digest(domain: str, *parts: bytes | memoryview) -> bytes:
     """SHA-256 over a domain label and length-prefixed parts, 32 bytes; no two inputs share an encoding."""
     state = hashlib.sha256()
     for part in (domain.encode(), *parts):

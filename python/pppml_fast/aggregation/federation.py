@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation.attempt_state import Outcome, PeerAbandonedError, State
+from pppml_fast.aggregation.attempt_state import SUM_ROUNDS, PeerAbandonedError, State
 from pppml_fast.aggregation.base import (
     AggregateResult,
     AggregationCosts,
@@ -25,14 +25,11 @@ from pppml_fast.aggregation.rendezvous import Rendezvous
 from pppml_fast.errors import InputError, OpeningError, PppmlError, ProtocolError
 from pppml_fast.layout import Layout
 from pppml_fast.params import CkksParams
-from pppml_fast.quantize import dequantize
 from pppml_fast.transport.in_process import InProcessNetwork
 
 __all__ = ["RELAY", "Federation", "FederationAggregator"]
 
 RELAY = "relay"
-SUM_ROUNDS = 1 << 31
-"""Plain sums are numbered from here, so that they never meet a training round."""
 
 
 class Federation:
@@ -151,7 +148,7 @@ class Federation:
             failure = self._failure(live)
             if failure is None:
                 self._finished.add(round_)
-                return self._result(round_, attempt, params, self._clock() - began)
+                return self._result(round_, attempt, self._clock() - began)
             if not self._can_retry(live):
                 raise failure
 
@@ -226,13 +223,12 @@ class Federation:
             return False
         return True
 
-    def _result(self, round_: int, attempt: int, params: CkksParams, seconds: float) -> AggregateResult:
+    def _result(self, round_: int, attempt: int, seconds: float) -> AggregateResult:
         machines = [self.members[name] for name in self.parties]
         outcome = machines[0].outcome
         if outcome is None:
             raise ProtocolError(f"round {round_} has no outcome")
         members = tuple(self.roster.names[index] for index in sorted(outcome.members))
-        vector = _restore(params, outcome, self._divisor(round_, params, members))
         meters = [machine.meter for machine in machines]
         ring = max(meter.bytes_ring for meter in meters)
         relay_add = 0.0 if self.relay is None else self.relay.add_s
@@ -247,23 +243,17 @@ class Federation:
             bytes_per_weight=ring / outcome.length,
             clipped={machine.name: machine.meter.clipped for machine in machines},
         )
-        return AggregateResult(vector, outcome.integers, costs, outcome.transcript.hex(), members, round_, attempt)
-
-    def _divisor(self, round_: int, params: CkksParams, members: tuple[str, ...]) -> float:
-        if round_ >= SUM_ROUNDS:
-            return 1.0
-        if params.weights == "free":
-            return float(len(members))
-        if len(members) == len(self.members):
-            return 1.0
-        return math.fsum(self.roster.weights[name] for name in members)
+        integers = outcome.integers
+        if integers is None:
+            raise ProtocolError(f"round {round_} was opened into memory of its parties")
+        return AggregateResult(outcome.mean, integers, costs, outcome.transcript.hex(), members, round_, attempt)
 
     def _announce_results(self) -> None:
         """Every party tells the hash of the model it would now have: all updates so far, in order."""
         for name in self.parties:
             outcome = self.members[name].outcome
             if outcome is not None:
-                self._models[name] = digest("pppml model v1", self._models[name], outcome.integers.tobytes())
+                self._models[name] = digest("pppml model v1", self._models[name], outcome.mean.view(np.uint8).data)
         for name in self.parties:
             self.network.post(name, self.members[name].announce_model(self._models[name]))
         self.network.run()
@@ -312,10 +302,3 @@ class FederationAggregator(Aggregator):
             return federation.aggregate(vectors, round=number)
 
         return federation._meeting.meet(self._party, kind, vector, together)
-
-
-def _restore(params: CkksParams, outcome: Outcome, divisor: float) -> NDArray[np.float32]:
-    integers, length = outcome.integers, outcome.length
-    if divisor == 1.0:
-        return np.asarray(dequantize(params, integers, length=length), np.float32)
-    return (np.asarray(dequantize(params, integers, np.float64, length=length)) / divisor).astype(np.float32)

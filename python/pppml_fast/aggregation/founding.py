@@ -97,7 +97,7 @@ def open_federation(
     for name in names:
         ledger = AttemptLedger((stores or {}).get(name) or MemoryStore())
         machines[name] = _MACHINES[protocol](_session(handshakes[name]), ledger, policies[name], clock)
-    adder = Relay(_session(handshakes[RELAY]), clock) if relay is not None else None
+    adder = Relay(_session(handshakes[RELAY]), clock, layout=shared) if relay is not None else None
     network.nodes = {**machines, **({} if adder is None else {RELAY: adder})}
     return Federation(network, machines, adder, params, sum_params, layout, clock)
 
@@ -111,7 +111,7 @@ def machine_of(
 ) -> Callable[[Session], PartyMachine]:
     """Makes the state machine of the roster's protocol for a session."""
     kind = _MACHINES[roster.options.protocol]
-    return lambda session: kind(session, ledger, policy, clock or no_clock)
+    return lambda session: kind(session, ledger, policy, clock or no_clock, spool=spool)
 
 
 def _handshakes(

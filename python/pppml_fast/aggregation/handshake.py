@@ -138,10 +138,6 @@ class Handshake(NeverPickled):
             self.refusals.append(error)
             return self._refusal()
 
-    def pull(self, hop: str) -> Outgoing | None:
-        """Nothing: a handshake sends all it has at once."""
-        return None
-
     def lost(self, name: str) -> list[Outgoing]:
         """A party is gone: without everyone present there is no session."""
         strangers = self._roster is not None and self._roster.index(name) not in self._everyone

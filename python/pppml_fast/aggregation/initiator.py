@@ -8,7 +8,10 @@ its turn. Kept for fidelity to the paper; `collective` is the default. Refused o
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,23 +20,38 @@ from pppml_fast.aggregation.attempt_state import PeerAbandonedError, State
 from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.messages import MessageType
-from pppml_fast.aggregation.party import PartyMachine
+from pppml_fast.aggregation.party import PartyMachine, Source
 from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Announce, Begin, Chunk, Digest
-from pppml_fast.aggregation.plain import PlainBlocks
 from pppml_fast.aggregation.session import Message, Session
-from pppml_fast.aggregation.streams import Clock, RingPass, StreamBrokenError, chunk_grid, no_clock
+from pppml_fast.aggregation.spool import SumStore
+from pppml_fast.aggregation.streams import Clock, Piece, RingPass, StreamBrokenError, chunk_grid, no_clock
+from pppml_fast.aggregation.terms import PlainCodec, StoredTerm
 from pppml_fast.cipher import Ciphertext, PublicKey, SecretKey, keygen
 from pppml_fast.errors import OpeningError, PppmlError, ProtocolError
+from pppml_fast.quantize import count_clipped
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["InitiatorParty"]
 
 
 class InitiatorParty(PartyMachine):
-    """One member of an initiator session; the initiator of round r is member r mod n of the live set."""
+    """One member of an initiator session; the initiator of round r is member r mod n of the live set.
 
-    def __init__(self, session: Session, ledger: AttemptLedger, policy: Policy, clock: Clock = no_clock) -> None:
-        super().__init__(session, ledger, policy, clock)
+    Unlike the other protocols' parties it holds its encryption in memory, and the initiator the sum's, too: two
+    polynomials, which are not encrypted or opened in pieces.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        ledger: AttemptLedger,
+        policy: Policy,
+        clock: Clock = no_clock,
+        *,
+        spool: Path | None = None,
+        window: int | None = None,
+    ) -> None:
+        super().__init__(session, ledger, policy, clock, spool=spool, window=window)
         self._order: tuple[int, ...] = ()
         self._public: PublicKey | None = None
         self._secret: SecretKey | None = None
@@ -41,9 +59,9 @@ class InitiatorParty(PartyMachine):
         self._own: Ciphertext | None = None
         self._ring: RingPass | None = None
         self._announced: Announce | None = None
-        self._sum: PlainBlocks | None = None
+        self._sum: _AnnouncedSum | None = None
+        self._sender: _SumSender | None = None
         self._hashes: dict[int, bytes] = {}
-        self._chunks = 0
         self._handlers |= {
             MessageType.BEGIN: self._on_peer_begins,
             MessageType.PUBLIC_KEY: self._on_public_key,
@@ -68,9 +86,8 @@ class InitiatorParty(PartyMachine):
         now = self._now
         turn = now.id.round % len(now.live)
         self._order = now.live[turn:] + now.live[:turn]
-        self._public = self._own = self._ring = self._announced = self._sum = None
+        self._public = self._own = self._ring = self._announced = self._sum = self._sender = None
         self._hashes.clear()
-        self._chunks = 0
         parties = len(self.session.roster.members)
         out = self._broadcast(MessageType.BEGIN, Begin(parties, frozenset(now.live)).encode())
         if self._leads:
@@ -101,8 +118,7 @@ class InitiatorParty(PartyMachine):
 
     def _on_chunk(self, message: Message) -> list[Outgoing]:
         if self.state is State.PREPARING:
-            self._now.held.append(message)
-            return []
+            return self._hold(message)
         if self.state is not State.STREAMING or self._ring is None:
             raise ProtocolError(f"a chunk arrived while {self._now.id} is {self.state.value}")
         return self._stream(self._ring, message) + self._advance()
@@ -115,15 +131,16 @@ class InitiatorParty(PartyMachine):
         if self._leads:
             own = own.add_mask(self._seed)
         now.meter.encrypt_s += self._clock() - began
+        now.meter.clipped = count_clipped(now.params, now.parts)
         now.parts = None
         self._ledger.spend(now.id, now.update)
         self._own = own
         self.state = State.STREAMING
-        ring = self._new_pass(own, lambda terms: Ciphertext.empty_like(own, terms), self._order)
+        ring = self._new_pass(StoredTerm(own), self._order)
         if not isinstance(ring, RingPass):
             raise ProtocolError("the initiator protocol needs a ring")
         self._ring = ring
-        out = self._send_pieces(ring.start())
+        out = []
         held, now.held = now.held, []
         for message in held:
             out += self._on_chunk(message)
@@ -133,8 +150,8 @@ class InitiatorParty(PartyMachine):
 
     def _open(self, ring: RingPass) -> list[Outgoing]:
         """Decrypt, subtract the mask modulo Q, then round; sign and announce the sum."""
-        now, total, secret = self._now, ring.total, self._secret
-        if not isinstance(total, Ciphertext) or secret is None:
+        now, own, secret, store = self._now, self._own, self._secret, self._store
+        if own is None or secret is None or store is None:
             raise ProtocolError(f"{now.id} has no sum to open")
         try:
             self._check_live_set(ring.members)
@@ -142,22 +159,35 @@ class InitiatorParty(PartyMachine):
             return self._stop(AbandonReason.POLICY, error)
         began = self._clock()
         try:
+            total = Ciphertext.empty_like(own, len(ring.members))
+            for index, (start, stop) in enumerate(ring.grid):
+                total.load(start, stop, store.read(index))
             integers = secret.decrypt(total.subtract_mask(self._seed), integers=True)
-        except PppmlError as error:
+            self._sum = _AnnouncedSum(PlainCodec(now.params, now.length), ring.grid, self._new_store())
+            self._sum.store_all(integers)
+        except (PppmlError, OSError) as error:
             failure = error if isinstance(error, OpeningError) else OpeningError(f"no sum opens: {error}")
             return self._stop(AbandonReason.REFUSED, failure)
+        now.meter.encrypt_s += ring.write_seconds
         now.meter.open_s += self._clock() - began
-        self._sum = PlainBlocks(now.params, integers)
-        digest = _sum_hash(integers)
-        parties = len(self.session.roster.members)
+        digest, parties = self._sum.digest(), len(self.session.roster.members)
         self._announced = Announce(parties, ring.members, now.length, digest)
+        peers = sorted(ring.members - {self.session.index})
+        self._sender = _SumSender(self._sum, peers, Chunk(now.length, parties, ring.members, b""))
         self.state = State.OPENING
-        out = self._broadcast(MessageType.ANNOUNCE, self._announced.encode())
-        for peer in sorted(ring.members - {self.session.index}):
-            for start, stop in self._grid(self._sum):
-                body = Chunk(now.length, parties, ring.members, self._sum.pack(start, stop)).encode()
-                out.append(self._sealed(peer, MessageType.SUM_CHUNK, body, (start, stop)))
-        return out + self._confirm(digest)
+        return self._broadcast(MessageType.ANNOUNCE, self._announced.encode()) + self._confirm(digest)
+
+    def _source(self) -> Source | None:
+        if self.state is State.OPENING:
+            return self._sender
+        return self._ring if self.state is State.STREAMING else None
+
+    def _new_store(self) -> SumStore:
+        """A store for the announced sum, in place of the ciphertexts'."""
+        if self._store is not None:
+            self._store.close()
+        self._store = SumStore(self._spool)
+        return self._store
 
     def _on_announce(self, message: Message) -> list[Outgoing]:
         announce, now = Announce.parse(message.body), self._now
@@ -172,7 +202,11 @@ class InitiatorParty(PartyMachine):
         except ProtocolError as error:
             return self._stop(AbandonReason.POLICY, error)
         self._announced = announce
-        self._sum = PlainBlocks.zeros(now.params, now.length)
+        blocks = self.session.roster.options.chunk_blocks
+        grid = chunk_grid(now.params.block_count(now.length), blocks)
+        self._sum = _AnnouncedSum(PlainCodec(now.params, now.length), grid, self._new_store())
+        if self._ring is not None:
+            now.meter.encrypt_s += self._ring.write_seconds
         self.state = State.OPENING
         return []
 
@@ -180,14 +214,13 @@ class InitiatorParty(PartyMachine):
         header, chunk = message.header, Chunk.parse(message.body)
         if header.sender != self.initiator or self._sum is None or self._announced is None or self._leads:
             raise ProtocolError(f"party {header.sender} sends a sum that was not announced")
-        grid = self._grid(self._sum)
-        if self._chunks >= len(grid) or grid[self._chunks] != (header.start, header.stop):
-            raise ProtocolError(f"blocks {header.start}..{header.stop} are not the next of the sum")
-        self._sum.load(header.start, header.stop, chunk.payload)
-        self._chunks += 1
-        if self._chunks < len(grid):
+        try:
+            self._sum.store(header.start, header.stop, chunk.packed)
+        except OSError as error:
+            return self._stop(AbandonReason.REFUSED, OpeningError(f"the sum cannot be kept: {error}"))
+        if not self._sum.complete:
             return []
-        digest = _sum_hash(self._sum.values)
+        digest = self._sum.digest()
         if digest != self._announced.digest:
             return self._stop(AbandonReason.STATEMENTS_DIFFER, OpeningError("the sum is not the one that was signed"))
         return self._confirm(digest)
@@ -209,13 +242,19 @@ class InitiatorParty(PartyMachine):
             error = ProtocolError("the parties were told different sums; the initiator signed more than one")
             return self._stop(AbandonReason.STATEMENTS_DIFFER, error)
         if self._announced.contributors <= set(self._hashes):
-            self._finish(self._announced.contributors, self._sum.values, self._announced.digest)
+            return self._finish_with(self._announced, self._sum)
+        return []
+
+    def _finish_with(self, announced: Announce, sum_: _AnnouncedSum) -> list[Outgoing]:
+        opened = self._opened_sum(announced.contributors)
+        try:
+            opened.fill(sum_.grid, sum_.read, opens_floats=False)
+        except (PppmlError, OSError) as error:
+            return self._stop(AbandonReason.REFUSED, OpeningError(f"the sum cannot be read: {error}"))
+        self._finish(announced.contributors, opened, announced.digest)
         return []
 
     # --- states -------------------------------------------------------------------------------------------
-
-    def _grid(self, blocks: PlainBlocks) -> list[tuple[int, int]]:
-        return chunk_grid(blocks.block_count, self.session.roster.options.chunk_blocks)
 
     def _advance(self) -> list[Outgoing]:
         ready = self._public is not None and self._now.parts is not None and self._everyone_ready()
@@ -233,8 +272,9 @@ class InitiatorParty(PartyMachine):
             if self._announced is not None and index not in self._hashes and index in self._announced.contributors:
                 raise StreamBrokenError(f"party {index} was lost before it confirmed the sum")
             return []
-        pieces = self._ring.lost(index) if self._ring is not None else []
-        return self._send_pieces(pieces) + self._advance()
+        if self._ring is not None:
+            self._ring.lost(index)
+        return self._advance()
 
     def _give_up(self, reason: AbandonReason, error: PppmlError, evidence: bytes = b"") -> list[Outgoing]:
         """Before anything left the attempt may be abandoned; afterwards the update stays spent."""
@@ -257,8 +297,58 @@ class InitiatorParty(PartyMachine):
         super()._wipe()
         self._secret = None
         self._seed = b""
-        self._own = self._ring = None
+        self._own = self._ring = self._sender = self._sum = None
 
 
-def _sum_hash(integers: NDArray[np.int64]) -> bytes:
-    return sha256(np.ascontiguousarray(integers, "<i8").tobytes()).digest()
+class _AnnouncedSum:
+    """The opened integers as they travel: packed chunks in order, under one hash of their int64 values."""
+
+    def __init__(self, codec: PlainCodec, grid: list[tuple[int, int]], store: SumStore) -> None:
+        self.grid = grid
+        self._codec, self._store = codec, store
+        self._hash = sha256()
+
+    @property
+    def complete(self) -> bool:
+        return len(self._store) == len(self.grid)
+
+    def store_all(self, integers: NDArray[np.int64]) -> None:
+        for start, stop in self.grid:
+            packed = integers[self._codec.span(start, stop)].astype(self._codec.dtype)
+            self.store(start, stop, packed.view(np.uint8).data)
+
+    def store(self, start: int, stop: int, payload: memoryview) -> None:
+        """Take the next chunk. Raises ProtocolError on another one, OSError where there is no room."""
+        index = len(self._store)
+        if index >= len(self.grid) or self.grid[index] != (start, stop):
+            raise ProtocolError(f"blocks {start}..{stop} are not the next of the sum")
+        integers = self._codec.parse(payload, start, stop)
+        self._store.append(payload)
+        self._hash.update(np.ascontiguousarray(integers, "<i8").data)
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+    def chunk(self, index: int) -> memoryview:
+        return self._store.read(index)
+
+    def read(self, index: int, start: int, stop: int, values: NDArray[Any]) -> None:
+        """The integers of a chunk."""
+        values[:] = self._codec.parse(self._store.read(index), start, stop)
+
+
+class _SumSender:
+    """Gives each receiver the announced sum, chunk by chunk."""
+
+    def __init__(self, sum_: _AnnouncedSum, receivers: list[int], shape: Chunk) -> None:
+        self._sum, self._shape = sum_, shape
+        self._sent = dict.fromkeys(receivers, 0)
+
+    def ready(self, receiver: int) -> bool:
+        return self._sent.get(receiver, len(self._sum.grid)) < len(self._sum.grid)
+
+    def pull(self, receiver: int) -> Piece:
+        index = self._sent[receiver]
+        self._sent[receiver] += 1
+        body = replace(self._shape, payload=self._sum.chunk(index)).encode()
+        return Piece(receiver, MessageType.SUM_CHUNK, *self._sum.grid[index], body)

@@ -130,12 +130,17 @@ class Header:
 
 @dataclass(frozen=True)
 class Frame:
-    """A parsed frame: nothing in it is believed yet."""
+    """A parsed frame: nothing in it is believed yet. ``content`` is its body; a sealed one is a view of the message."""
 
     header: Header
     prefix: bytes
-    body: bytes
+    content: bytes | memoryview
     signature: bytes
+
+    @property
+    def body(self) -> bytes:
+        """The body as bytes, which copies a sealed one."""
+        return bytes(self.content)
 
     @property
     def signed(self) -> bool:
@@ -178,4 +183,6 @@ def parse_frame(data: bytes) -> Frame:
     if header.type not in SIGNED and size < SEAL_SIZE:
         raise ProtocolError(f"{header.type.name} is shorter than its seal of {SEAL_SIZE} bytes")
     stop = HEADER_SIZE + size
-    return Frame(header, data[:HEADER_SIZE], data[HEADER_SIZE:stop], data[stop:])
+    if header.type in SIGNED:
+        return Frame(header, data[:HEADER_SIZE], data[HEADER_SIZE:stop], data[stop:])
+    return Frame(header, data[:HEADER_SIZE], memoryview(data)[HEADER_SIZE:], b"")

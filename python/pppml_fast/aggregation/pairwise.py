@@ -16,9 +16,12 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from pppml_fast.aggregation.base import NeverPickled
+from pppml_fast.aggregation.messages import SEAL_SIZE
 from pppml_fast.errors import ProtocolError
 
 __all__ = ["Channel", "EphemeralKeys", "PairContext", "SealedChannel", "derive_key", "encapsulate"]
+
+_LARGE = 1 << 16
 
 
 def derive_key(secret: bytes, salt: bytes, *labels: bytes, size: int = 32) -> bytes:
@@ -136,17 +139,34 @@ class SealedChannel(NeverPickled):
     def __init__(self, send_key: bytes, receive_key: bytes) -> None:
         self._sender = AESGCM(send_key)
         self._receiver = AESGCM(receive_key)
+        self._frame = bytearray()
         self.next_sent = 0
         self.next_received = 0
 
-    def seal(self, header: bytes, sequence: int, body: bytes) -> bytes:
+    def seal(self, header: bytes, sequence: int, body: bytes | memoryview) -> bytes:
         """Ciphertext of ``body`` bound to ``header``. Raises ProtocolError when a sequence number would repeat."""
+        self._advance(sequence)
+        return self._sender.encrypt(_nonce(sequence), body, header)
+
+    def frame(self, header: bytes, sequence: int, body: bytes | memoryview) -> bytes:
+        """``header`` and the sealed body behind it, in one allocation: fresh pages cost more than the cipher."""
+        if len(body) < _LARGE:
+            return header + self.seal(header, sequence, body)
+        self._advance(sequence)
+        size = len(header) + len(body) + SEAL_SIZE
+        if len(self._frame) < size:
+            self._frame = bytearray(size)
+        frame = memoryview(self._frame)[:size]
+        frame[: len(header)] = header
+        self._sender.encrypt_into(_nonce(sequence), body, header, frame[len(header) :])
+        return bytes(frame)
+
+    def _advance(self, sequence: int) -> None:
         if sequence != self.next_sent:
             raise ProtocolError(f"sequence {sequence} would break the order; the next is {self.next_sent}")
         self.next_sent += 1
-        return self._sender.encrypt(_nonce(sequence), body, header)
 
-    def open(self, header: bytes, sequence: int, body: bytes) -> bytes:
+    def open(self, header: bytes, sequence: int, body: bytes | memoryview) -> bytes:
         """Plaintext of a sealed body. Raises ProtocolError when it was replayed, reordered or altered."""
         if sequence != self.next_received:
             kind = "replayed" if sequence < self.next_received else "out of order"

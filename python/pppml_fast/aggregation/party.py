@@ -3,44 +3,97 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation.attempt_state import ACTIVE, AttemptState, Meter, Outcome, PeerAbandonedError, State
+from pppml_fast.aggregation.attempt_state import (
+    ACTIVE,
+    AttemptState,
+    Outcome,
+    PeerAbandonedError,
+    State,
+)
 from pppml_fast.aggregation.attempts import AttemptId, AttemptLedger
-from pppml_fast.aggregation.base import NeverPickled, Policy, Values, check_finite, value_parts
+from pppml_fast.aggregation.base import Policy, Values, check_finite, value_parts
+from pppml_fast.aggregation.correspondent import Correspondent
+from pppml_fast.aggregation.early import EarlyMessages
 from pppml_fast.aggregation.encoding import digest
-from pppml_fast.aggregation.handshake import route
-from pppml_fast.aggregation.messages import EVERYONE, Frame, Header, MessageType, parse_frame
+from pppml_fast.aggregation.messages import Frame, Header, MessageType, parse_frame
+from pppml_fast.aggregation.opened import OpenedSum, check_mean_target, divisor
 from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Chunk, Digest
 from pppml_fast.aggregation.session import Message, Session
 from pppml_fast.aggregation.sharing import attempt_threshold
-from pppml_fast.aggregation.streams import Clock, Piece, RingPass, StarPass, StreamBrokenError, no_clock
-from pppml_fast.errors import PppmlError, ProtocolError
+from pppml_fast.aggregation.spool import SumStore, remove_leftovers
+from pppml_fast.aggregation.streams import (
+    Clock,
+    Observer,
+    Piece,
+    RingPass,
+    Setting,
+    StarPass,
+    StreamBrokenError,
+    default_window,
+    no_clock,
+)
+from pppml_fast.aggregation.terms import Term
+from pppml_fast.errors import InputError, PppmlError, ProtocolError
 from pppml_fast.params import CkksParams
-from pppml_fast.quantize import count_clipped
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["PartyMachine"]
 
-_EARLY_PER_PARTY = 8
-_EARLY_ATTEMPTS = 4
-_EARLY_SIZE = 1 << 20
+_HELD_PER_INTEGER = 32
+"""Bytes of a chunk per integer in it, at most: two polynomials, two primes, eight bytes each."""
+_HELD_EXTRA = 1 << 10
+_ANSWERED = 16
+_REFUSALS_KEPT = 1000
 
 
-class PartyMachine(NeverPickled, ABC):
+class Source(Protocol):
+    """Makes bulk messages when they are asked for."""
+
+    def ready(self, receiver: int) -> bool:
+        """Whether there is one for ``receiver``, an index of the roster."""
+
+    def pull(self, receiver: int) -> Piece:
+        """The next one, where `ready`."""
+
+
+class PartyMachine(Correspondent, ABC):
     """One member's state machine for the rounds of a session: bytes in, bytes out, no socket, no clock.
 
-    Drive it with `begin`, `contribute`, `receive` and `lost`; send what they return. A refused message changes
-    nothing: its reason goes to ``refusals``, its sender gets a refusal without one. The result of an attempt
-    is ``outcome``; the reason it has none is ``failure``.
+    Drive it with `begin`, `contribute`, `receive` and `lost`; send what they return, and what `pull` gives whenever a
+    link has room. A refused message changes nothing: its reason goes to ``refusals``, its sender gets a refusal without
+    one. The result of an attempt is ``outcome``; the reason it has none is ``failure``.
+
+    ``spool`` is an existing folder for the returned sum, which else lies in memory, packed. ``window`` bounds the
+    chunks that a ring's head is ahead of what came back, and those held before this party streams; the same for all
+    members.
     """
 
-    def __init__(self, session: Session, ledger: AttemptLedger, policy: Policy, clock: Clock = no_clock) -> None:
-        self.session = session
+    def __init__(
+        self,
+        session: Session,
+        ledger: AttemptLedger,
+        policy: Policy,
+        clock: Clock = no_clock,
+        *,
+        spool: Path | None = None,
+        window: int | None = None,
+    ) -> None:
+        super().__init__(session)
+        if window is not None and window < 1:
+            raise InputError(f"a window of {window} chunks lets nothing pass; give 1 or more, or None")
+        self._spool, self._window = spool, window
+        self._store: SumStore | None = None
+        self._urgent: deque[Outgoing] = deque()
+        if spool is not None:
+            remove_leftovers(spool)
         self.state = State.IDLE
         self.outcome: Outcome | None = None
         self.failure: PppmlError | None = None
@@ -50,22 +103,11 @@ class PartyMachine(NeverPickled, ABC):
         self.evidence: list[tuple[bytes, bytes]] = []
         self._ledger, self._policy, self._clock = ledger, policy, clock
         self._seen: set[tuple[int, int]] = set()
-        self._early: dict[tuple[int, int], list[bytes]] = {}
-        self._attempt: AttemptState | None = None
+        self._early = EarlyMessages(len(session.roster.everyone))
         self._handlers: dict[MessageType, Callable[[Message], list[Outgoing]]] = {
             MessageType.ABANDON: self._on_abandon,
             MessageType.MODEL_HASH: self._on_model,
         }
-
-    @property
-    def name(self) -> str:
-        """This party's name."""
-        return self.session.identity.name
-
-    @property
-    def meter(self) -> Meter:
-        """Costs of the current attempt."""
-        return self._now.meter
 
     @property
     def update_spent(self) -> bool:
@@ -101,7 +143,7 @@ class PartyMachine(NeverPickled, ABC):
         self.outcome = self.failure = None
         self.state = State.PREPARING
         out = self._on_begin()
-        for data in self._early.pop((round_, attempt), []):
+        for data in self._early.take((round_, attempt)):
             out += self.receive(data)
         return out
 
@@ -114,10 +156,15 @@ class PartyMachine(NeverPickled, ABC):
         if self.state is State.PREPARING and not self._now.length:
             self._on_length(length)
 
-    def contribute(self, values: Values, weight: float = 1.0) -> list[Outgoing]:
+    def contribute(
+        self, values: Values, weight: float = 1.0, *, out: NDArray[np.float32] | None = None
+    ) -> list[Outgoing]:
         """Hand in this party's vector for the attempt.
 
-        Raises InputError on values that cannot be summed and KeyReuseError on a spent update; the attempt then
+        The values are read as their chunks leave: they must stay as they are until the attempt ends. ``out``, float32
+        (length,), takes the mean, and may be the very array that holds the values: it is written once the update is
+        spent, and holds zeros where the sum does not open; ``Outcome.integers`` is then None. Raises InputError on
+        values that cannot be summed or an ``out`` that does not fit, KeyReuseError on a spent update; the attempt then
         waits for another vector.
         """
         now = self._now
@@ -125,11 +172,31 @@ class PartyMachine(NeverPickled, ABC):
             raise ProtocolError(f"a vector cannot be handed in while {now.id} is {self.state.value}")
         parts = value_parts(values)
         check_finite(parts)
+        length = sum(part.size for part in parts)
+        if out is not None:
+            check_mean_target(out, parts, length)
         now.update = self._bind_update(parts)
-        now.parts, now.weight = parts, weight
-        now.length = sum(part.size for part in parts)
-        now.meter.clipped = count_clipped(now.params, parts)
+        now.parts, now.weight, now.out, now.length = parts, weight, out, length
         return self._guarded(self._on_values)
+
+    def pull(self, hop: str) -> Outgoing | None:
+        """The next bulk message for a hop, made and sealed now; None while there is none.
+
+        Call it while the link to ``hop`` has room: what it gives must be sent, in order.
+        """
+        urgent = next((message for message in self._urgent if message.hop == hop), None)
+        if urgent is not None:
+            self._urgent.remove(urgent)
+            return urgent
+        source, receiver = self._source(), self.session.roster.index(hop)
+        if source is None or not source.ready(receiver):
+            return None
+        try:
+            (message,) = self._send_pieces([source.pull(receiver)])
+        except PppmlError as error:
+            self._urgent.extend(self._give_up(AbandonReason.STOPPED, error))
+            return self.pull(hop)
+        return message
 
     def lost(self, name: str) -> list[Outgoing]:
         """The transport cannot reach a party (or the relay) any more."""
@@ -172,26 +239,6 @@ class PartyMachine(NeverPickled, ABC):
         names = self.session.roster.names
         return frozenset(names[index] for index in members - set(self._now.models) - {self.session.index})
 
-    def pull(self, hop: str) -> Outgoing | None:
-        """TEMPORARY."""
-        return None
-
-    def mean(self) -> NDArray[np.float32]:
-        """TEMPORARY."""
-        import math
-
-        from pppml_fast.aggregation.federation import _restore
-
-        outcome, now = self.outcome, self._now
-        assert outcome is not None
-        roster = self.session.roster
-        divisor = 1.0
-        if now.params.weights == "free":
-            divisor = float(len(outcome.members))
-        elif len(outcome.members) < len(roster.members):
-            divisor = math.fsum(roster.members[i].weight for i in outcome.members)
-        return _restore(now.params, outcome, divisor)
-
     # --- messages -----------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Outgoing]:
@@ -204,7 +251,8 @@ class PartyMachine(NeverPickled, ABC):
             message = self._now.gate.accept(frame)
             return self._guarded(lambda: self._dispatch(message))
         except PppmlError as error:
-            self.refusals.append(error)
+            if len(self.refusals) < _REFUSALS_KEPT:
+                self.refusals.append(error)
             return self._refusal(frame)
 
     def _dispatch(self, message: Message) -> list[Outgoing]:
@@ -226,19 +274,32 @@ class PartyMachine(NeverPickled, ABC):
         key = (header.round, header.attempt)
         if header.session != self.session.id or key in self._seen:
             return False
-        if key not in self._early and len(self._early) >= _EARLY_ATTEMPTS:
-            raise ProtocolError("messages of too many attempts that did not begin")
-        kept = self._early.setdefault(key, [])
-        if len(kept) >= _EARLY_PER_PARTY * len(self.session.roster.everyone) or len(data) > _EARLY_SIZE:
-            raise ProtocolError("too much arrived for an attempt that did not begin")
-        kept.append(data)
+        self._early.keep(key, data)
         return True
 
     def _refusal(self, frame: Frame | None) -> list[Outgoing]:
         if frame is None or frame.header.type is MessageType.REFUSED or self._attempt is None:
             return []
-        if frame.header.sender in self._attempt.live and frame.header.sender != self.session.index:
-            return [self._signed(frame.header.sender, MessageType.REFUSED, b"")]
+        sender, answered = frame.header.sender, self._attempt.answered
+        known = sender in self._attempt.live and sender != self.session.index
+        if not known or answered.get(sender, 0) >= _ANSWERED:
+            return []
+        answered[sender] = answered.get(sender, 0) + 1
+        return [self._signed(sender, MessageType.REFUSED, b"")]
+
+    def _hold(self, message: Message) -> list[Outgoing]:
+        """Keep a chunk that came before this party streams.
+
+        Raises StreamBrokenError on what no head's window allows.
+        """
+        now = self._now
+        window = self._window or default_window(len(now.live))
+        size = self.session.roster.options.chunk_blocks * now.params.ring_dimension * _HELD_PER_INTEGER
+        if len(now.held) >= window or len(message.body) > size + _HELD_EXTRA:
+            raise StreamBrokenError(
+                f"party {message.header.sender} sends more than the window of {window} chunks before this party streams"
+            )
+        now.held.append(message)
         return []
 
     # --- what a protocol fills in -------------------------------------------------------------------------
@@ -255,16 +316,14 @@ class PartyMachine(NeverPickled, ABC):
         """This party's vector is here."""
 
     @abstractmethod
+    def _source(self) -> Source | None:
+        """What makes this party's bulk messages now."""
+
+    @abstractmethod
     def _on_lost(self, index: int) -> list[Outgoing]:
         """A party was lost during an active attempt."""
 
     # --- shared steps -------------------------------------------------------------------------------------
-
-    @property
-    def _now(self) -> AttemptState:
-        if self._attempt is None:
-            raise ProtocolError("no attempt was begun yet")
-        return self._attempt
 
     def _weights(self, params: CkksParams) -> dict[str, float]:
         roster = self.session.roster
@@ -280,13 +339,17 @@ class PartyMachine(NeverPickled, ABC):
         names = [roster.members[index].name for index in sorted(members)]
         self._policy.check_live(names, len(roster.members), self._weights(self._now.params))
 
-    def _new_pass(self, own: Any, make_total: Callable[[int], Any], order: Sequence[int] = ()) -> RingPass | StarPass:
+    def _new_pass(self, term: Term, order: Sequence[int] = (), observer: Observer | None = None) -> RingPass | StarPass:
         now, roster = self._now, self.session.roster
-        me, size = self.session.index, roster.options.chunk_blocks
+        me, parties, blocks = self.session.index, len(roster.members), roster.options.chunk_blocks
+        try:
+            self._store = SumStore(self._spool)
+        except OSError as error:
+            raise StreamBrokenError(f"the sum has no place in {self._spool}: {error}") from None
+        setting = Setting(now.length, parties, blocks, self._store, self._clock, observer)
         if roster.relay is not None:
-            return StarPass(me, len(roster.members), now.live, own, now.length, size, make_total)
-        closed = bool(order)
-        return RingPass(me, order or now.live, own, now.length, size, make_total, self._clock, closed, now.lost)
+            return StarPass(me, parties, now.live, term, setting)
+        return RingPass(me, order or now.live, term, setting, bool(order), now.lost, self._window)
 
     def _stream(self, stream: RingPass | StarPass, message: Message) -> list[Outgoing]:
         chunk = Chunk.parse(message.body)
@@ -294,17 +357,10 @@ class PartyMachine(NeverPickled, ABC):
             raise ProtocolError(f"a chunk counts {chunk.parties} parties")
         header = message.header
         take = stream.on_chunk if header.type is MessageType.CHUNK else stream.on_return
-        pieces = take(header.sender, (header.start, header.stop), chunk)
-        self.meter.add_s = getattr(stream, "add_seconds", 0.0)
-        return self._send_pieces(pieces)
+        return self._send_pieces(take(header.sender, (header.start, header.stop), chunk))
 
     def _send_pieces(self, pieces: Sequence[Piece]) -> list[Outgoing]:
-        parties = len(self.session.roster.members)
-        out = []
-        for piece in pieces:
-            body = Chunk(self._now.length, parties, piece.contributors, piece.payload).encode()
-            out.append(self._sealed(piece.receiver, piece.type, body, (piece.start, piece.stop)))
-        return out
+        return [self._sealed(piece.receiver, piece.type, piece.body, (piece.start, piece.stop)) for piece in pieces]
 
     def _guarded(self, step: Callable[[], list[Outgoing]]) -> list[Outgoing]:
         """Run a step; a broken stream ends the attempt."""
@@ -349,8 +405,11 @@ class PartyMachine(NeverPickled, ABC):
 
     def _wipe(self) -> None:
         """Forget the secrets of the attempt."""
-        self._now.parts = None
+        self._now.parts = self._now.out = None
         self._now.held.clear()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
     def _fail(self, error: PppmlError) -> list[Outgoing]:
         self.state = State.FAILED
@@ -358,13 +417,22 @@ class PartyMachine(NeverPickled, ABC):
         self._wipe()
         return []
 
-    def _finish(self, members: frozenset[int], integers: NDArray[np.int64], root: bytes) -> None:
+    def _opened_sum(self, members: frozenset[int]) -> OpenedSum:
+        """Where the sum over ``members`` goes, divided by the sum of their weights."""
+        now = self._now
+        return OpenedSum(
+            now.params, now.length, divisor(now.id.round, now.params, self.session.roster, members), now.out
+        )
+
+    def _finish(self, members: frozenset[int], opened: OpenedSum, root: bytes, opening: bytes = b"") -> None:
+        """The attempt is over. ``root`` and ``opening``, the key that opened what it names, determine the sum: the
+        transcript needs no more of it."""
         now = self._now
         numbers = now.id.round.to_bytes(4, "little") + now.id.attempt.to_bytes(4, "little")
         live = bytes(int(index in members) for index in range(len(self.session.roster.members)))
-        values = digest("pppml integers v1", np.ascontiguousarray(integers, "<i8").tobytes())
-        transcript = digest("pppml transcript v1", self.session.id, numbers, live, root, values)
-        self.outcome = Outcome(members, now.length, integers, transcript)
+        key = digest("pppml opening v1", opening)
+        transcript = digest("pppml transcript v2", self.session.id, numbers, live, root, key)
+        self.outcome = Outcome(members, now.length, opened.mean, opened.integers, transcript)
         self.failure = None
         self.state = State.FINISHED
         self._wipe()
@@ -385,21 +453,3 @@ class PartyMachine(NeverPickled, ABC):
                     f"the model of {name!r} differs from this party's after round {self._now.id.round}; "
                     "find the cause and open a new session from a common model"
                 )
-
-    def _sealed(self, receiver: int, type_: MessageType, body: bytes, blocks: tuple[int, int] = (0, 0)) -> Outgoing:
-        return self._routed(receiver, type_, self._now.gate.seal(receiver, type_, body, blocks))
-
-    def _signed(self, receiver: int, type_: MessageType, body: bytes) -> Outgoing:
-        return self._routed(receiver, type_, self._now.gate.sign(receiver, type_, body))
-
-    def _routed(self, receiver: int, type_: MessageType, data: bytes) -> Outgoing:
-        self.meter.count(type_, len(data))
-        return route(self.session.roster, self.session.index, receiver, data)
-
-    def _broadcast(self, type_: MessageType, body: bytes) -> list[Outgoing]:
-        """The same signed bytes to every live party; one upload where a relay passes them on."""
-        data = self._now.gate.sign(EVERYONE, type_, body)
-        if self.session.roster.relay is not None:
-            return [self._routed(EVERYONE, type_, data)]
-        others = [index for index in self._now.live if index != self.session.index]
-        return [self._routed(index, type_, data) for index in others]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -133,22 +133,36 @@ class Deal:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Packed residues of a range of blocks and the parties whose terms they hold."""
+    """Packed residues of a range of blocks and the parties whose terms they hold; parsed, ``payload`` is a view."""
 
     length: int
     parties: int
     contributors: frozenset[int]
-    payload: bytes
+    payload: bytes | memoryview
+    body: bytes | memoryview = field(default=b"", compare=False, repr=False)
 
     def encode(self) -> bytes:
-        return Writer().u64(self.length).members(self.contributors, self.parties).raw(self.payload).finish()
+        return self._shape().raw(bytes(self.payload)).finish()
+
+    @property
+    def packed(self) -> memoryview:
+        """The payload as a view."""
+        return memoryview(self.payload)
+
+    def _shape(self) -> Writer:
+        return Writer().u64(self.length).members(self.contributors, self.parties)
+
+    def shape(self) -> bytes:
+        """What comes before the payload: as many bytes for every chunk of a session."""
+        return self._shape().finish()
 
     @classmethod
-    def parse(cls, data: bytes) -> Chunk:
-        reader = Reader(data, "chunk")
+    def parse(cls, data: bytes | memoryview) -> Chunk:
+        shape = 10 + (int.from_bytes(data[8:10], "little") + 7) // 8
+        reader = Reader(bytes(memoryview(data)[:shape]), "chunk")
         length = reader.u64()
         parties, contributors = reader.members()
-        return cls(length, parties, contributors, reader.rest())
+        return cls(length, parties, contributors, memoryview(data)[shape:], data)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from pppml_fast.aggregation.attempt_state import SUM_ROUNDS
 from pppml_fast.aggregation.attempts import AttemptId
 from pppml_fast.aggregation.base import NeverPickled
 from pppml_fast.aggregation.handshake import forward
@@ -15,12 +16,15 @@ from pppml_fast.aggregation.session import Gate, Session
 from pppml_fast.aggregation.streams import Clock, chunk_grid, no_clock
 from pppml_fast.cipher import Ciphertext, add
 from pppml_fast.errors import PppmlError, ProtocolError
+from pppml_fast.layout import Layout
 from pppml_fast.params import CkksParams
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["Relay"]
 
 _EARLY_LIMIT = 1 << 16
+_EARLY_BYTES = 1 << 26
+_REFUSALS_KEPT = 1000
 _LENGTH_LIMIT = 1 << 28
 """Most values of a term by default: a member announces its length before it sent that much."""
 _Term = Ciphertext | PlainBlocks
@@ -40,23 +44,38 @@ class _Round:
     lost: set[int] = field(default_factory=set)
     total: _Term | None = None
     returned: bool = False
+    sent: dict[int, int] = field(default_factory=dict)
+    packed: tuple[int, bytes] = (-1, b"")
 
 
 class Relay(NeverPickled):
     """The state machine in the middle of a star. It sees sizes and times, can stop a round, and learns nothing.
 
-    A party lost before its last chunk is left out of the sum; its half-received term is dropped. Terms of more than
-    ``length_limit`` values are refused.
+    Drive it as a party: what `pull` gives goes out when a link has room. A party lost before its last chunk is left out
+    of the sum; its half-received term is dropped. Terms of more than ``length_limit`` values are refused, and in a
+    training round those of another length than the ``layout`` has.
+
+    Its memory: terms arrive side by side, and any may yet be dropped, so it holds up to one per live member, the sum in
+    place of the first: n words per coefficient and prime, of 4 bytes (8 with primes over 32 bits; 8 per plain integer),
+    and a few chunks.
     """
 
-    def __init__(self, session: Session, clock: Clock = no_clock, length_limit: int = _LENGTH_LIMIT) -> None:
+    def __init__(
+        self,
+        session: Session,
+        clock: Clock = no_clock,
+        length_limit: int = _LENGTH_LIMIT,
+        layout: Layout | None = None,
+    ) -> None:
         self.session = session
         self._length_limit = length_limit
+        self._layout = layout if layout is not None and layout.size else None
         self.refusals: list[PppmlError] = []
         self.add_s = 0.0
         self._clock = clock
         self._round: _Round | None = None
         self._early: list[bytes] = []
+        self._early_bytes = 0
         self._seen: set[tuple[int, int]] = set()
 
     @property
@@ -75,6 +94,7 @@ class Relay(NeverPickled):
         self._seen.add((round_, attempt))
         self.add_s = 0.0
         early, self._early = self._early, []
+        self._early_bytes = 0
         return [message for data in early for message in self.receive(data)]
 
     def receive(self, data: bytes) -> list[Outgoing]:
@@ -93,12 +113,26 @@ class Relay(NeverPickled):
             self._take(message.header.sender, (message.header.start, message.header.stop), message.body)
             return self._return()
         except PppmlError as error:
-            self.refusals.append(error)
+            if len(self.refusals) < _REFUSALS_KEPT:
+                self.refusals.append(error)
             return []
 
     def pull(self, hop: str) -> Outgoing | None:
-        """TEMPORARY."""
-        return None
+        """The next chunk of the sum for a member, packed and sealed now; None while there is none."""
+        now, index = self._round, self.session.roster.index(hop)
+        if now is None or now.total is None or index not in now.sent:
+            return None
+        grid = chunk_grid(now.total.block_count, self.session.roster.options.chunk_blocks)
+        at = now.sent[index]
+        if now.packed[0] != at:
+            members, parties = frozenset(now.added), len(self.session.roster.members)
+            now.packed = at, Chunk(now.length, parties, members, now.total.pack(*grid[at])).encode()
+        data = now.gate.seal(index, MessageType.RETURN, now.packed[1], grid[at])
+        now.sent[index] += 1
+        if now.sent[index] == len(grid):
+            del now.sent[index]
+        self._forget_sent()
+        return Outgoing(hop, data)
 
     def lost(self, name: str) -> list[Outgoing]:
         """A party is gone: without its last chunk its term does not count."""
@@ -107,12 +141,21 @@ class Relay(NeverPickled):
         index = self.session.roster.index(name)
         self._round.lost.add(index)
         self._round.partial.pop(index, None)
-        return self._return()
+        self._round.sent.pop(index, None)
+        out = self._return()
+        self._forget_sent()
+        return out
+
+    def _forget_sent(self) -> None:
+        """Drop the sum once everybody who is left has it."""
+        if self._round is not None and self._round.returned and not self._round.sent:
+            self._round.total, self._round.packed = None, (-1, b"")
 
     def _keep(self, data: bytes) -> list[Outgoing]:
-        if len(self._early) >= _EARLY_LIMIT:
+        if len(self._early) >= _EARLY_LIMIT or self._early_bytes + len(data) > _EARLY_BYTES:
             raise ProtocolError("too many chunks for an attempt that did not begin")
         self._early.append(data)
+        self._early_bytes += len(data)
         return []
 
     def _take(self, sender: int, blocks: tuple[int, int], body: bytes) -> None:
@@ -142,25 +185,18 @@ class Relay(NeverPickled):
         elif isinstance(now.total, PlainBlocks) and isinstance(term, PlainBlocks):
             now.total.values += term.values
         elif isinstance(now.total, Ciphertext) and isinstance(term, Ciphertext):
-            now.total = add([now.total, term])
+            now.total = add([now.total, term], out=now.total)
         self.add_s += self._clock() - began
         now.added.add(sender)
 
     def _return(self) -> list[Outgoing]:
-        """Send the sum to all whose terms are in it, once nobody else is awaited."""
+        """Let the sum go to all whose terms are in it, once nobody else is awaited; they `pull` it."""
         now = self._now
         if now.returned or now.total is None or set(now.live) - now.added - now.lost:
             return []
         now.returned = True
-        members, parties = frozenset(now.added), len(self.session.roster.members)
-        out = []
-        for start, stop in chunk_grid(now.total.block_count, self.session.roster.options.chunk_blocks):
-            body = Chunk(now.length, parties, members, now.total.pack(start, stop)).encode()
-            for index in sorted(members):
-                data = now.gate.seal(index, MessageType.RETURN, body, (start, stop))
-                out.append(Outgoing(self.session.roster.members[index].name, data))
-        now.total = None
-        return out
+        now.sent = dict.fromkeys(sorted(now.added - now.lost), 0)
+        return []
 
     def _check_size(self, sender: int, chunk: Chunk, blocks: tuple[int, int]) -> None:
         """Raise ProtocolError unless a first chunk is what a term of its length starts with."""
@@ -170,6 +206,8 @@ class Relay(NeverPickled):
                 f"party {sender} announces {length} values; this relay takes 1 to {self._length_limit}: allow more "
                 "with length_limit"
             )
+        if self._layout is not None and self._now.id.round < SUM_ROUNDS and length != self._layout.size:
+            raise ProtocolError(f"party {sender} announces {length} values; the layout has {self._layout.size}")
         stop = min(self.session.roster.options.chunk_blocks, params.block_count(length))
         if blocks != (0, stop):
             raise ProtocolError(f"blocks {blocks[0]}..{blocks[1]} of party {sender} are not its next chunk")

@@ -131,12 +131,14 @@ class Gate(NeverPickled):
         prefix = self._header(type_, receiver, sequence, (0, 0)).encode(len(body))
         return prefix + body + self._session.identity.sign(CONTROL, prefix + body)
 
-    def seal(self, receiver: int, type_: MessageType, body: bytes, blocks: tuple[int, int] = (0, 0)) -> bytes:
+    def seal(
+        self, receiver: int, type_: MessageType, body: bytes | memoryview, blocks: tuple[int, int] = (0, 0)
+    ) -> bytes:
         """A sealed message to one party, over a range of blocks."""
         channel = self._channel(receiver)
         header = self._header(type_, receiver, channel.next_sent, blocks)
         prefix = header.encode(len(body) + SEAL_SIZE)
-        return prefix + channel.seal(prefix, header.sequence, body)
+        return channel.frame(prefix, header.sequence, body)
 
     def accept(self, frame: Frame) -> Message:
         """The verified message of a frame. Raises ProtocolError with the reason otherwise."""
@@ -145,7 +147,7 @@ class Gate(NeverPickled):
         if not frame.signed:
             if header.receiver == EVERYONE:
                 raise ProtocolError(f"{header.type.name} is sealed and cannot be addressed to everyone")
-            body = self._channel(header.sender).open(frame.prefix, header.sequence, frame.body)
+            body = self._channel(header.sender).open(frame.prefix, header.sequence, frame.content)
             return Message(header, body, b"")
         stream = (header.sender, header.receiver)
         expected = self._signed_received.get(stream, 0)

@@ -7,14 +7,23 @@ of a sum is opened without any single key ever being put together. Source: Shami
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pppml_fast.errors import ParameterError, ProtocolError
 
-__all__ = ["FIELD", "attempt_threshold", "check_threshold", "combine", "default_threshold", "random_field", "share"]
+__all__ = [
+    "FIELD",
+    "attempt_threshold",
+    "candidates",
+    "check_threshold",
+    "combine",
+    "default_threshold",
+    "random_field",
+    "share",
+]
 
 FIELD = 65537
 _SMALL_GROUP = 5
@@ -100,6 +109,26 @@ def combine(shares: Mapping[int, NDArray[np.int64]], threshold: int) -> NDArray[
     secret = _interpolate(shares, basis, 0)
     secret[secret > FIELD // 2] -= FIELD
     return secret
+
+
+def candidates(
+    shares: Mapping[int, NDArray[np.int64]], threshold: int
+) -> Iterator[tuple[int | None, NDArray[np.int64]]]:
+    """What the shares may stand for: (None, secret) where all fit, else what is left without one point, for each that
+    makes the others fit. At most one share is taken to be false; without a surplus, whether all fit cannot be told.
+    """
+    try:
+        yield None, combine(shares, threshold)
+        return
+    except ProtocolError:
+        if len(shares) <= threshold:
+            return
+    for left_out in sorted(shares):
+        rest = {point: values for point, values in shares.items() if point != left_out}
+        try:
+            yield left_out, combine(rest, threshold)
+        except ProtocolError:
+            continue
 
 
 def _interpolate(shares: Mapping[int, NDArray[np.int64]], basis: Sequence[int], at: int) -> NDArray[np.int64]:

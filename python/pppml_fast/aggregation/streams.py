@@ -1,33 +1,42 @@
 """How contributions meet: the two laps of a ring, or one exchange with a star's relay.
 
 Both know blocks, chunks and places, and neither keys nor bytes on a wire. The first lap adds; the second, which
-returns B to all, runs backwards against it, chunk by chunk, so that each link carries one model each way.
+returns B to all, runs backwards against it, chunk by chunk, so that each link carries one model each way. Whoever
+originates chunks makes them one by one, as they are pulled: a ring's head no more than a window of them ahead of what
+came back, which bounds every queue on the way.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pppml_fast.aggregation.encoding import Writer, digest
 from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.payloads import Chunk
-from pppml_fast.errors import ProtocolError
+from pppml_fast.aggregation.spool import SumStore
+from pppml_fast.aggregation.terms import Term
+from pppml_fast.errors import InputError, KeyReuseError, ParameterError, ProtocolError
 
 __all__ = [
-    "Blocks",
     "Clock",
+    "Observer",
     "Piece",
     "RingPass",
+    "Setting",
     "StarPass",
     "StreamBrokenError",
     "chunk_grid",
+    "default_window",
     "no_clock",
     "sum_root",
 ]
 
 Clock = Callable[[], float]
+Observer = Callable[[int, int, memoryview], None]
+"""Sees each chunk of B before it is kept; what it raises refuses the chunk."""
 
 
 def no_clock() -> float:
@@ -39,28 +48,22 @@ class StreamBrokenError(ProtocolError):
     """A party was lost after its term went in: the attempt cannot go on."""
 
 
-class Blocks(Protocol):
-    """What travels: `Ciphertext`, or plain integers in the same blocks."""
-
-    @property
-    def block_count(self) -> int: ...
-
-    def pack(self, start: int, stop: int) -> bytes: ...
-
-    def hop(self, incoming: bytes, start: int, stop: int) -> bytes: ...
-
-    def load(self, start: int, stop: int, payload: bytes) -> None: ...
-
-
 class Piece(NamedTuple):
-    """One chunk on its way: receiver's index, CHUNK or RETURN, block range, contributors, packed blocks."""
+    """One chunk on its way: receiver's index, type, block range, and the message's body.
+
+    The body may be memory that the next chunk overwrites: it is sealed before that is made.
+    """
 
     receiver: int
     type: MessageType
     start: int
     stop: int
-    contributors: frozenset[int]
-    payload: bytes
+    body: bytes | memoryview
+
+
+def default_window(live: int) -> int:
+    """Chunks a ring's head may be ahead: enough for every party to work on some and for some to be on each link."""
+    return max(16, 4 * live)
 
 
 def chunk_grid(block_count: int, chunk_blocks: int) -> list[tuple[int, int]]:
@@ -74,45 +77,79 @@ def sum_root(context: bytes, length: int, parties: int, members: frozenset[int],
     return digest("pppml sum root v1", context, shape, *hashes)
 
 
-class _Pass:
-    """What ring and star share: the grid, the sum as it comes back, and its chunk hashes."""
+class Setting(NamedTuple):
+    """What a pass needs of its attempt: values per vector, the roster's size, blocks per chunk, where B is kept."""
 
-    def __init__(
-        self, me: int, own: Blocks, length: int, chunk_blocks: int, make_total: Callable[[int], Blocks]
-    ) -> None:
+    length: int
+    parties: int
+    chunk_blocks: int
+    store: SumStore
+    clock: Clock = no_clock
+    observer: Observer | None = None
+
+
+class _Pass:
+    """What ring and star share: the grid, the own chunks as they are made, B as it comes back, its chunk hashes."""
+
+    def __init__(self, me: int, term: Term, setting: Setting) -> None:
         self.members: frozenset[int] = frozenset()
         self.hashes: list[bytes] = []
-        self.total: Blocks | None = None
-        self.add_seconds = 0.0
-        self._me = me
-        self._own = own
-        self._length = length
-        self._grid = chunk_grid(own.block_count, chunk_blocks)
-        self._make_total = make_total
+        self.write_seconds = 0.0
+        self.grid = chunk_grid(term.block_count, setting.chunk_blocks)
+        self.store = setting.store
+        self._me, self._term, self._setting = me, term, setting
+        self._made = bytearray()
+        self._taken = 0
 
     @property
     def complete(self) -> bool:
         """Whether all of B is here."""
-        return len(self.hashes) == len(self._grid)
+        return len(self.hashes) == len(self.grid)
+
+    def _make(self, blocks: tuple[int, int], contributors: frozenset[int], incoming: memoryview | None) -> memoryview:
+        """The body of a chunk with this party's blocks in it, plus what came in; the next one overwrites it."""
+        began = self._setting.clock()
+        shape = Chunk(self._setting.length, self._setting.parties, contributors, b"").shape()
+        size = len(shape) + self._term.packed_size(*blocks)
+        if len(self._made) < size:
+            self._made = bytearray(size)
+        body = memoryview(self._made)[:size]
+        body[: len(shape)] = shape
+        payload = body[len(shape) :]
+        try:
+            self._term.write(*blocks, payload, incoming)
+        except (InputError, KeyReuseError, ParameterError) as error:
+            raise StreamBrokenError(f"this party's term cannot be made: {error}") from None
+        self.write_seconds += self._setting.clock() - began
+        return body
 
     def _expect(self, index: int, blocks: tuple[int, int], chunk: Chunk) -> None:
-        if chunk.length != self._length:
+        if chunk.length != self._setting.length:
             raise ProtocolError(
-                f"the peer sums {chunk.length} values, this party {self._length}; all vectors must have one length"
+                f"the peer sums {chunk.length} values, this party {self._setting.length}; "
+                "all vectors must have one length"
             )
-        if index >= len(self._grid) or self._grid[index] != blocks:
-            expected = self._grid[index] if index < len(self._grid) else "no further chunk"
+        if index >= len(self.grid) or self.grid[index] != blocks:
+            expected = self.grid[index] if index < len(self.grid) else "no further chunk"
             raise ProtocolError(f"blocks {blocks[0]}..{blocks[1]} are not the next chunk; expected {expected}")
+        size = self._term.packed_size(*blocks)
+        if len(chunk.payload) != size:
+            raise ProtocolError(f"blocks {blocks[0]}..{blocks[1]} take {size} bytes; {len(chunk.payload)} came")
 
-    def _keep(self, blocks: tuple[int, int], members: frozenset[int], payload: bytes) -> None:
+    def _keep(self, blocks: tuple[int, int], members: frozenset[int], payload: memoryview) -> None:
         """Store a chunk of B."""
-        if self.total is None:
-            self.total = self._make_total(len(members))
-            self.members = members
-        if members != self.members:
+        if self.hashes and members != self.members:
             raise ProtocolError("the live set changes between chunks of one sum")
-        self.total.load(*blocks, payload)
-        self.hashes.append(sha256(Writer().u32(blocks[0]).u32(blocks[1]).raw(payload).finish()).digest())
+        if self._setting.observer is not None:
+            self._setting.observer(*blocks, payload)
+        state = sha256(struct.pack("<II", *blocks))
+        state.update(payload)
+        try:
+            self.store.append(payload)
+        except OSError as error:
+            raise StreamBrokenError(f"the sum cannot be kept: {error}; give spool= a folder with room") from None
+        self.members = members
+        self.hashes.append(state.digest())
 
 
 class RingPass(_Pass):
@@ -127,36 +164,38 @@ class RingPass(_Pass):
         self,
         me: int,
         order: Sequence[int],
-        own: Blocks,
-        length: int,
-        chunk_blocks: int,
-        make_total: Callable[[int], Blocks],
-        clock: Clock = no_clock,
+        term: Term,
+        setting: Setting,
         closed: bool = False,
         lost: Iterable[int] = (),
+        window: int | None = None,
     ) -> None:
-        super().__init__(me, own, length, chunk_blocks, make_total)
+        super().__init__(me, term, setting)
         place = list(order).index(me)
         self._head = order[0]
         self._before, self._after = tuple(order[:place]), tuple(order[place + 1 :])
         self._lost = set(lost)
-        self._clock = clock
         self._closed = closed
+        self._window = default_window(len(order)) if window is None else window
         self._upstream: frozenset[int] = frozenset()
         self._source: int | None = None
         self._next: int | None = None
-        self._taken = 0
 
-    def start(self) -> list[Piece]:
-        """The first party's chunks; nothing while somebody before this one is still there."""
-        if self._taken or self._source is not None or any(index not in self._lost for index in self._before):
-            return []
-        self._choose_next()
-        pieces = []
-        for blocks in self._grid:
-            pieces += self._pass_on(blocks, frozenset({self._me}), self._own.pack(*blocks))
-            self._taken += 1
-        return pieces
+    def ready(self, receiver: int) -> bool:
+        """Whether there is a chunk of this party's own making for ``receiver``: it is the first one still there."""
+        if self._source is not None or any(index not in self._lost for index in self._before):
+            return False
+        if self._taken == len(self.grid) or self._taken - len(self.hashes) >= self._window:
+            return False
+        return receiver == (self._next if self._taken else self._choose_next())
+
+    def pull(self, receiver: int) -> Piece:
+        """The next chunk of the ring's head, where `ready`."""
+        blocks = self.grid[self._taken]
+        body = self._make(blocks, frozenset({self._me}), None)
+        self._next = receiver
+        self._taken += 1
+        return Piece(receiver, MessageType.CHUNK, *blocks, body)
 
     def on_chunk(self, sender: int, blocks: tuple[int, int], chunk: Chunk) -> list[Piece]:
         """Add this party's blocks to an incoming chunk. Raises ProtocolError, changing nothing, on a wrong one."""
@@ -164,14 +203,17 @@ class RingPass(_Pass):
             return self._on_full_circle(sender, blocks, chunk)
         self._expect(self._taken, blocks, chunk)
         self._check_upstream(sender, chunk.contributors)
-        began = self._clock()
-        payload = self._own.hop(chunk.payload, *blocks)
-        self.add_seconds += self._clock() - began
+        contributors = chunk.contributors | {self._me}
+        body = self._make(blocks, contributors, chunk.packed)
         if self._source is None:
             self._source, self._upstream = sender, chunk.contributors
-            self._choose_next()
+            self._next = self._choose_next()
         self._taken += 1
-        return self._pass_on(blocks, chunk.contributors | {self._me}, payload)
+        if self._next is not None:
+            return [Piece(self._next, MessageType.CHUNK, *blocks, body)]
+        kept = body if self.store.copies else bytes(body)
+        self._keep(blocks, contributors, Chunk.parse(kept).packed)
+        return [Piece(sender, MessageType.RETURN, *blocks, kept)]
 
     def on_return(self, sender: int, blocks: tuple[int, int], chunk: Chunk) -> list[Piece]:
         """Keep a chunk of B and send it on backwards."""
@@ -183,18 +225,18 @@ class RingPass(_Pass):
         passed = self._upstream | {self._me, sender}
         if not passed <= members or members - passed - set(self._after):
             raise ProtocolError("the returned live set does not fit the chunks that passed through here")
-        self._keep(blocks, members, chunk.payload)
-        return self._return(blocks, chunk.payload)
+        self._keep(blocks, members, chunk.packed)
+        # The body is the same for all: length, members and blocks of B.
+        return [] if self._source is None else [Piece(self._source, MessageType.RETURN, *blocks, chunk.body)]
 
-    def lost(self, index: int) -> list[Piece]:
+    def lost(self, index: int) -> None:
         """A party is gone. Raises StreamBrokenError when its term is in, or its chunks are under way."""
         self._lost.add(index)
         if self.complete:
-            return []
+            return
         gone_with_term = index in self._upstream or index in self.members or index == self._next
         if gone_with_term or (self._closed and index == self._head):
             raise StreamBrokenError(f"party {index} was lost while its term was streaming")
-        return self.start()
 
     def _check_upstream(self, sender: int, contributors: frozenset[int]) -> None:
         if self._source is not None:
@@ -206,21 +248,9 @@ class RingPass(_Pass):
         if any(index in contributors for index in self._before[self._before.index(sender) + 1 :]):
             raise ProtocolError(f"party {sender} is not the last of the contributors it names")
 
-    def _choose_next(self) -> None:
-        self._next = next((index for index in self._after if index not in self._lost), None)
-        if self._next is None and self._closed:
-            self._next = self._head
-
-    def _pass_on(self, blocks: tuple[int, int], contributors: frozenset[int], payload: bytes) -> list[Piece]:
-        if self._next is not None:
-            return [Piece(self._next, MessageType.CHUNK, *blocks, contributors, payload)]
-        self._keep(blocks, contributors, payload)
-        return self._return(blocks, payload)
-
-    def _return(self, blocks: tuple[int, int], payload: bytes) -> list[Piece]:
-        if self._source is None:
-            return []
-        return [Piece(self._source, MessageType.RETURN, *blocks, self.members, payload)]
+    def _choose_next(self) -> int | None:
+        following = next((index for index in self._after if index not in self._lost), None)
+        return self._head if following is None and self._closed else following
 
     def _on_full_circle(self, sender: int, blocks: tuple[int, int], chunk: Chunk) -> list[Piece]:
         index = len(self.hashes)
@@ -230,31 +260,28 @@ class RingPass(_Pass):
         if last != [sender] or not chunk.contributors <= {self._me, *self._after}:
             raise ProtocolError(f"party {sender} is not the last of the contributors it names")
         self._expect(index, blocks, chunk)
-        self._keep(blocks, chunk.contributors, chunk.payload)
+        self._keep(blocks, chunk.contributors, chunk.packed)
         return []
 
 
 class StarPass(_Pass):
     """One party of a star: its chunks go up to the relay, the sum comes down."""
 
-    def __init__(
-        self,
-        me: int,
-        relay: int,
-        live: Sequence[int],
-        own: Blocks,
-        length: int,
-        chunk_blocks: int,
-        make_total: Callable[[int], Blocks],
-    ) -> None:
-        super().__init__(me, own, length, chunk_blocks, make_total)
+    def __init__(self, me: int, relay: int, live: Sequence[int], term: Term, setting: Setting) -> None:
+        super().__init__(me, term, setting)
         self._relay = relay
         self._live = frozenset(live)
 
-    def start(self) -> list[Piece]:
-        """All of this party's chunks, for the relay."""
-        mine = frozenset({self._me})
-        return [Piece(self._relay, MessageType.CHUNK, *blocks, mine, self._own.pack(*blocks)) for blocks in self._grid]
+    def ready(self, receiver: int) -> bool:
+        """Whether there is a chunk for the relay."""
+        return receiver == self._relay and self._taken < len(self.grid)
+
+    def pull(self, receiver: int) -> Piece:
+        """The next of this party's chunks, where `ready`."""
+        blocks = self.grid[self._taken]
+        body = self._make(blocks, frozenset({self._me}), None)
+        self._taken += 1
+        return Piece(receiver, MessageType.CHUNK, *blocks, body)
 
     def on_chunk(self, sender: int, blocks: tuple[int, int], chunk: Chunk) -> list[Piece]:
         """No party of a star takes chunks of another. Raises ProtocolError."""
@@ -264,14 +291,15 @@ class StarPass(_Pass):
         """Keep a chunk of B."""
         if sender != self._relay:
             raise ProtocolError(f"party {sender} is not the relay and returns no sums")
+        if self._taken < len(self.grid):
+            raise ProtocolError("the relay returns a sum before it has all of this party's term")
         self._expect(len(self.hashes), blocks, chunk)
         if self._me not in chunk.contributors or not chunk.contributors <= self._live:
             raise ProtocolError("the relay names a live set that leaves this party out or adds strangers")
-        self._keep(blocks, chunk.contributors, chunk.payload)
+        self._keep(blocks, chunk.contributors, chunk.packed)
         return []
 
-    def lost(self, index: int) -> list[Piece]:
+    def lost(self, index: int) -> None:
         """A party is gone; the relay leaves it out unless its term is in. Raises StreamBrokenError for the relay."""
         if index == self._relay and not self.complete:
             raise StreamBrokenError("the relay was lost before the sum came back")
-        return []

@@ -27,6 +27,7 @@ from pppml_fast.cipher.expansion import check_bytes32
 from pppml_fast.cipher.opener import Opener
 from pppml_fast.cipher.opening import check_mode
 from pppml_fast.cipher.pads import PAD_LIMIT_BYTES, PadStore
+from pppml_fast.cipher.pieces import EncryptionInPieces
 from pppml_fast.cipher.secrecy import OwnersLock, Secret
 from pppml_fast.cipher.streaming import (
     CHUNK_BLOCKS,
@@ -186,6 +187,23 @@ class CollectiveKey(Secret):
         message.check_finite()
         self._claim_for(message)
         return stream_out(message, Kind.COLLECTIVE, step, reader)
+
+    def encrypt_in_pieces(
+        self,
+        x: TensorInput,
+        context: bytes,
+        weight: float | None = None,
+        reference: TensorInput | None = None,
+    ) -> EncryptionInPieces:
+        """The encryption of ``x`` as its ring asks for it: range by range, onto what came in or not, never stored.
+
+        The values are checked for NaN and Inf here and read again as their blocks are encrypted: they must stay as they
+        are until then. The key is used from here on. Takes the rest from and raises what :meth:`encrypt_chunks` does.
+        """
+        message = SymmetricMessage(self.params, check_bytes32("context", context), x, weight, reference)
+        message.check_finite()
+        self._claim_for(message)
+        return EncryptionInPieces(message)
 
     @contextlib.contextmanager
     def _unused(self) -> Iterator[tuple[_native.SecretKey, _native.StreamKey]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,10 @@ from numpy.typing import DTypeLike, NDArray
 
 from pppml_fast import _native
 from pppml_fast.cipher.ciphertext import Ciphertext, ReadableBuffer
-from pppml_fast.cipher.opening import check_terms, open_sum, open_wire
+from pppml_fast.cipher.opening import check_terms, open_range, open_sum, open_wire, opening_expansion
 from pppml_fast.cipher.secrecy import Secret
 from pppml_fast.cipher.streaming import CHUNK_BLOCKS, Sink, stream_in
+from pppml_fast.cipher.wire import Header
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import ArrayOutput, output_array
 
@@ -83,3 +84,14 @@ class Opener(Secret):
         """
         target = out if callable(out) else output_array(out)
         return stream_in(self.params, self._native, self._expected_terms, chunks, target, dtype, chunk_blocks)
+
+    def decrypt_range(self, header: Header, start: int, stop: int, rows: Sequence[Any], out: NDArray[Any]) -> None:
+        """The exact sum in blocks ``[start, stop)`` of the ciphertext that ``header`` describes.
+
+        ``rows`` are the packed bytes of c0 in those blocks and, where the kind has one, of c1; ``out`` is a contiguous
+        float32, float64 or int64 array of as many weights, or integers, as they hold. Raises what :meth:`decrypt` does;
+        ``out`` then holds zeros.
+        """
+        check_terms(header.terms, self._expected_terms)
+        expansion = opening_expansion(self.params, header)
+        open_range(self.params, self._native, header, rows, expansion, out, start, stop)

@@ -21,7 +21,7 @@ class SymmetricMessage(Message):
     """A vector on its way to ``delta * m - a_j s + e``, a_j from ``context``.
 
     It gets its key by :meth:`under`; the keys see to it that theirs serve one message. ``written`` tells whether
-    :meth:`write` has stored anything where it was to, refused or not.
+    :meth:`write` has stored anything where it was to, refused or not; ``clipped`` counts the values that were clipped.
     """
 
     context: bytes  # never None here
@@ -39,6 +39,7 @@ class SymmetricMessage(Message):
         self._key: tuple[_native.SecretKey, _native.StreamKey] | None = None
         self._pads: PadStore | None = None
         self.prepared = 0
+        self.clipped = 0
         self.written = False
 
     def under(self, secret: _native.SecretKey, noise: _native.StreamKey, pads: PadStore | None = None) -> None:
@@ -101,6 +102,7 @@ class SymmetricMessage(Message):
         self.written = True
         if clipped is None:
             raise CiphertextError(f"a residue in blocks {start} .. {stop} is not below its prime: refused")
+        self.clipped += clipped
 
     def _extent(self, out: Any, start: int, stop: int) -> int:
         """Items of ``out`` that blocks ``[start, stop)`` take."""

@@ -384,7 +384,7 @@ class Member(SiteNode):
         outcome = machine.outcome
         if outcome is None:
             raise ProtocolError(f"round {plan.round} has no outcome")
-        state = self._application.commit(plan.round, machine.mean())
+        state = self._application.commit(plan.round, outcome.mean)
         self._salts.pop(plan.round, None)
         members = [self.roster.names[index] for index in sorted(outcome.members)]
         self.events.emit(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pppml_fast.transport.base import LinkEvents, Links, Node, Outgoing
+from pppml_fast.transport.base import LinkEvents, Links, Node, Outgoing, Streaming
 from pppml_fast.transport.in_process import Delivery, InProcessNetwork
 
-__all__ = ["Delivery", "InProcessNetwork", "LinkEvents", "Links", "Node", "Outgoing"]
+__all__ = ["Delivery", "InProcessNetwork", "LinkEvents", "Links", "Node", "Outgoing", "Streaming"]

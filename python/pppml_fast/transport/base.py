@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["LinkEvents", "Links", "Node", "Outgoing"]
+__all__ = ["LinkEvents", "Links", "Node", "Outgoing", "Streaming"]
 
 
 class Outgoing(NamedTuple):
@@ -23,6 +23,14 @@ class Node(Protocol):
 
     def lost(self, name: str) -> Sequence[Outgoing]:
         """Learn that a party cannot be reached any more, and return what to send."""
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A node that makes its bulk messages one by one, when there is room for them."""
+
+    def pull(self, hop: str) -> Outgoing | None:
+        """The next bulk message for ``hop``, None while there is none. What it gives must be sent, in order."""
 
 
 class LinkEvents(Protocol):

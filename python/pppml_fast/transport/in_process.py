@@ -6,9 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from pppml_fast.transport.base import Node, Outgoing
+from pppml_fast.transport.base import Node, Outgoing, Streaming
 
 __all__ = ["Delivery", "InProcessNetwork", "Tamper"]
+
+
+_AT_ONCE = 8
+"""Bulk messages that are pulled for one link before they are delivered."""
 
 
 class Delivery(NamedTuple):
@@ -56,13 +60,26 @@ class InProcessNetwork:
         self.dropped.discard(name)
 
     def run(self) -> None:
-        """Deliver until the queue is empty."""
-        while self._queue:
+        """Deliver until the queue is empty and no node has anything more to give."""
+        while self._queue or self._pull():
             event = self._queue.popleft()
             if isinstance(event, Delivery):
                 self._deliver(event)
             elif event[0] not in self.dropped:
                 self.post(event[0], self.nodes[event[0]].lost(event[1]))
+
+    def _pull(self) -> bool:
+        """Queue some of the bulk messages that the nodes have; whether there were any."""
+        for name, node in self.nodes.items():
+            if not isinstance(node, Streaming) or name in self.dropped:
+                continue
+            for hop in self.nodes:
+                for _ in range(0 if hop == name or hop in self.dropped else _AT_ONCE):
+                    message = node.pull(hop)
+                    if message is None:
+                        break
+                    self.post(name, [message])
+        return bool(self._queue)
 
     def _deliver(self, delivery: Delivery) -> None:
         if self._record:
