@@ -92,6 +92,7 @@ class GrpcLinks:
         self._calls: dict[str, grpc.Call] = {}
         self._closed_early = dict.fromkeys(peers, 0)  # connections in a row
         self._threads: list[Thread] = []
+        self._readers: set[Thread] = set()
         self._server: grpc.Server | None = None
 
     def _dials(self, name: str, peer: str) -> bool:
@@ -131,6 +132,10 @@ class GrpcLinks:
             call.cancel()
         if self._server is not None:
             self._server.stop(0).wait()
+        with self._lock:
+            readers = list(self._readers)
+        for thread in readers:
+            thread.join(self._linger)
         for thread in self._threads:
             thread.join()
         for endpoint in self._endpoints.values():
@@ -213,7 +218,9 @@ class GrpcLinks:
         connection = self._open(peer, frames, context)
         reader = Thread(target=self._read, args=(peer, connection, frames, context), name=f"read {peer}", daemon=True)
         context.add_callback(lambda: endpoint.lost(connection))
-        reader.start()
+        with self._lock:
+            self._readers = {reader, *(thread for thread in self._readers if thread.is_alive())}
+            reader.start()
         yield from endpoint.frames(connection)
         context.cancel()
         reader.join()
