@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -214,6 +217,61 @@ def test_a_newer_connection_of_a_peer_replaces_the_older(field: Field) -> None:
     hub = Hub(field)
     field.node("b", "c", dials={"c": hub.links.port}, incarnation=b"n" * 16)
     hub.heard.wait(lambda: b"n" * 16 in hub.heard.incarnations, "the newer did not come up")
+
+
+MEMBER = """
+import sys, threading
+sys.path.insert(0, sys.argv[1])
+from certificates import public_key
+from recorder import Recorder
+from pppml_fast.transport.grpc_links import GrpcLinks
+pem = dict(zip(("key", "certificate", "authorities"), sys.stdin.read().split("|"), strict=True))
+pem = {name: text.encode() for name, text in pem.items()}
+links = GrpcLinks("b", b"b" * 16, {"c": public_key("c")}, **pem, addresses={"c": sys.argv[2]}, grace_s=0.2)
+links.start(Recorder())
+threading.Event().wait()
+"""
+
+
+def test_a_peer_that_hangs_is_found_by_its_silence_and_heard_again_when_it_goes_on(field: Field) -> None:
+    links, heard = field.node("c", "b", keepalive_s=0.3, grace_s=0.2)
+    command = [sys.executable, "-c", MEMBER, str(Path(__file__).parent), f"127.0.0.1:{links.port}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        try:
+            assert process.stdin is not None
+            process.stdin.write(b"|".join(field.authority.issue("b")))
+            process.stdin.close()
+            heard.wait_up("b")
+            process.send_signal(signal.SIGSTOP)
+            heard.wait(lambda: ("down", "b") in heard.events, "the silence was not noticed")
+            process.send_signal(signal.SIGCONT)
+            heard.wait_up("b", 2)
+        finally:
+            process.kill()
+
+
+FORGETFUL = """
+import sys, threading
+sys.path.insert(0, sys.argv[1])
+from certificates import Authority, public_key
+from recorder import Recorder
+from pppml_fast.transport.grpc_links import GrpcLinks
+authority, heard = Authority(), [Recorder(), Recorder()]
+hub = GrpcLinks("c", b"c" * 16, {"b": public_key("b")}, **authority.issue("c")._asdict(), listen="127.0.0.1:0")
+hub.start(heard[0])
+known = {"c": f"127.0.0.1:{hub.port}"}
+member = GrpcLinks("b", b"b" * 16, {"c": public_key("c")}, **authority.issue("b")._asdict(), addresses=known)
+member.start(heard[1])
+heard[0].wait_up("b")
+heard[1].wait_up("c")
+print("ends", flush=True)
+"""
+
+
+def test_a_process_that_ends_without_stopping_its_links_does_end_and_quietly() -> None:
+    command = [sys.executable, "-c", FORGETFUL, str(Path(__file__).parent)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "ends\n", "")
 
 
 # --- intruders -------------------------------------------------------------------------------------------------------

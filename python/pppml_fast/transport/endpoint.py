@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from threading import Condition, Lock, Thread
+from typing import Any
 
 from pppml_fast.transport.base import LinkEvents
 from pppml_fast.transport.link import Down, Link, Message, Room, Up
 
-__all__ = ["Endpoint", "Refusals"]
+__all__ = ["Endpoint", "Refusals", "Threads", "stop_all"]
 
 _LOG = logging.getLogger("pppml_fast.transport")
 _REMEMBERED = 256
@@ -43,6 +45,23 @@ class Refusals:
                 del self._told[key]
 
 
+class Threads(Executor):
+    """A daemon thread for each task: a process that ends without `Links.stop` does not wait for its connections."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Begin a task; its caller bounds how many there are."""
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        Thread(target=run, name="accepted", daemon=True).start()
+        return future
+
+
 class Endpoint:
     """A `Link` behind a lock, for any number of threads. ``grace_s``: seconds a session outlives its connection."""
 
@@ -60,6 +79,13 @@ class Endpoint:
         """Tell ``events`` what happens, from a thread that begins now."""
         self._thread = Thread(target=self._deliver, args=(events,), name=f"link {self.link.peer}", daemon=True)
         self._thread.start()
+
+    def flush(self) -> bool:
+        """Ask the peer to acknowledge all that was sent; True when it has."""
+        with self._lock:
+            done = self.link.flush()
+            self._writers.notify_all()
+            return done
 
     def stop(self, linger_s: float) -> None:
         """End writers and events, after the peer took what was sent or ``linger_s`` seconds are over."""
@@ -193,3 +219,12 @@ class Endpoint:
             events.on_down(peer)
         else:
             events.on_room(peer)
+
+
+def stop_all(endpoints: Iterable[Endpoint], linger_s: float) -> None:
+    """Stop endpoints, which have ``linger_s`` seconds together for what was sent to be taken."""
+    stopped, give_up = list(endpoints), time.monotonic() + linger_s
+    for endpoint in stopped:
+        endpoint.flush()
+    for endpoint in stopped:
+        endpoint.stop(max(0.0, give_up - time.monotonic()))

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Lock, Thread, Timer
 
 from pppml_fast.errors import ConfigError, InputError, ProtocolError
 from pppml_fast.transport.base import LinkEvents
-from pppml_fast.transport.endpoint import Endpoint, Refusals
+from pppml_fast.transport.endpoint import Endpoint, Refusals, Threads, stop_all
 from pppml_fast.transport.grpc_settings import (
     METHOD,
     SERVICE,
@@ -93,8 +92,8 @@ class GrpcLinks:
         self._calls: dict[str, grpc.Call] = {}
         self._closed_early = dict.fromkeys(peers, 0)  # connections in a row
         self._threads: list[Thread] = []
+        self._readers: set[Thread] = set()
         self._server: grpc.Server | None = None
-        self._pool: ThreadPoolExecutor | None = None
 
     def _dials(self, name: str, peer: str) -> bool:
         if self._listen is None and peer not in self._addresses:
@@ -125,16 +124,18 @@ class GrpcLinks:
 
     def stop(self) -> None:
         """Close every link and wait for the threads; what was sent has up to ``linger_s`` to be taken."""
-        for endpoint in self._endpoints.values():
-            endpoint.stop(self._linger)
+        stop_all(self._endpoints.values(), self._linger)
         with self._lock:
             self._stopping.set()
             calls = list(self._calls.values())
         for call in calls:
             call.cancel()
-        if self._server is not None and self._pool is not None:
+        if self._server is not None:
             self._server.stop(0).wait()
-            self._pool.shutdown()
+        with self._lock:
+            readers = list(self._readers)
+        for thread in readers:
+            thread.join(self._linger)
         for thread in self._threads:
             thread.join()
         for endpoint in self._endpoints.values():
@@ -196,12 +197,11 @@ class GrpcLinks:
 
     def _serve(self, address: str) -> None:
         most = (_PENDING + 1) * len(self._peers) + 4
-        self._pool = ThreadPoolExecutor(most, thread_name_prefix="accepted")
         handler = grpc.method_handlers_generic_handler(
             SERVICE, {METHOD.rpartition("/")[2]: grpc.stream_stream_rpc_method_handler(self._accepted)}
         )
         self._server = grpc.server(
-            self._pool, handlers=[handler], options=server_options(self._keepalive), maximum_concurrent_rpcs=most
+            Threads(), handlers=[handler], options=server_options(self._keepalive), maximum_concurrent_rpcs=most
         )
         try:
             self.port = self._server.add_secure_port(
@@ -218,7 +218,9 @@ class GrpcLinks:
         connection = self._open(peer, frames, context)
         reader = Thread(target=self._read, args=(peer, connection, frames, context), name=f"read {peer}", daemon=True)
         context.add_callback(lambda: endpoint.lost(connection))
-        reader.start()
+        with self._lock:
+            self._readers = {reader, *(thread for thread in self._readers if thread.is_alive())}
+            reader.start()
         yield from endpoint.frames(connection)
         context.cancel()
         reader.join()

@@ -17,7 +17,7 @@ import numpy as np
 
 from pppml_fast.errors import ConfigError, InputError, ProtocolError
 from pppml_fast.transport.base import LinkEvents
-from pppml_fast.transport.endpoint import Endpoint
+from pppml_fast.transport.endpoint import Endpoint, stop_all
 from pppml_fast.transport.link import FRAGMENT, LIMIT, SMALL, WINDOW, Link
 
 __all__ = ["TorchLinks"]
@@ -88,8 +88,7 @@ class TorchLinks:
 
     def stop(self) -> None:
         """Tell every peer, and wait up to ``linger_s`` for each to stop as well."""
-        for endpoint in self._endpoints.values():
-            endpoint.stop(self._linger)
+        stop_all(self._endpoints.values(), self._linger)
         for thread in self._threads:
             thread.join(self._linger)
         for endpoint in self._endpoints.values():
