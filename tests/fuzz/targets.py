@@ -28,7 +28,7 @@ class NativeTarget:
 
 @dataclass(frozen=True)
 class PythonTarget:
-    """A function of `core_targets` or `protocol_targets`, of its name, with its seeds in ``NAME_seeds``."""
+    """A function of ``module``, one of `core_targets`, `protocol_targets`, `site_targets`, and that of its seeds."""
 
     name: str
     module: str
@@ -63,6 +63,8 @@ PYTHON = (
     PythonTarget("journal", "protocol_targets", "journal", "journal_seeds", 0.005, 8000),
     PythonTarget("handshake", "protocol_targets", "handshake", "handshake_seeds", 0.0004, 300, 8192),
     PythonTarget("round", "protocol_targets", "whole_round", "round_seeds", 0.0001, 72, 512),
+    PythonTarget("transcript", "site_targets", "transcript", "transcript_seeds", 0.0005, 1000),
+    PythonTarget("log_line", "site_targets", "log_line", "log_line_seeds", 0.005, 8000),
 )
 
 
@@ -71,11 +73,13 @@ def python_target(name: str) -> tuple[PythonTarget, Callable[[bytes], None], lis
     target = next(target for target in PYTHON if target.name == name)
     if target.module == "core_targets":
         import core_targets as module
+    elif target.module == "site_targets":
+        import site_targets as module  # type: ignore[no-redef]
     else:
         import protocol_targets as module  # type: ignore[no-redef]
     from json_edits import WORDS
 
-    words = WORDS if name in ("literal", "roster", "layout", "handshake") else ()
+    words = WORDS if name in ("literal", "roster", "layout", "handshake", "transcript", "log_line") else ()
     return target, getattr(module, target.function), getattr(module, target.seeds)(), words
 
 
