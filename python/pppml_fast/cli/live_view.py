@@ -149,9 +149,9 @@ def _shape(state: LiveState) -> Text:
 
 def _table(state: LiveState, now: float) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("party", "state", "round", "added", "whole sum", "in MB/s", "out MB/s", "links"):
+    for title in ("party", "state", "round", "added", "whole sum", "MB/s in", "out", "links"):
         table.add_column(
-            title, justify="right" if "MB" in title or title == "round" else "left", no_wrap=title != "links"
+            title, justify="right" if title in ("round", "MB/s in", "out") else "left", no_wrap=title != "links"
         )
     names = [*state.members, *([state.relay] if state.relay else [])]
     for name in [*names, *(name for name in state.sites if name not in names)]:
