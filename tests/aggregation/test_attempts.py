@@ -498,4 +498,49 @@ def test_the_journal_is_written_before_the_statement_leaves(monkeypatch: pytest.
         fed.aggregate(vectors(), round=0)
     for name in NAMES[:3]:
         own = [event.removeprefix(f"{name} ") for event in events if event.startswith(name)]
-        assert list(dict.fromkeys(own)) == ["writes 1", "signs", "writes 2", "releases"]
+        assert list(dict.fromkeys(own)) == ["writes 1", "signs", "writes 6", "writes 2", "releases"]
+
+
+# --- what a restart must still know ------------------------------------------------------------------------------
+
+
+def _released(store: MemoryStore, round_: int = 3) -> tuple[AttemptLedger, AttemptId]:
+    ledger, attempt = AttemptLedger(store), AttemptId(bytes([round_]) * 32, round_, 0)
+    update = ledger.update_id([np.full(8, round_, np.float32)])
+    ledger.begin(attempt, update)
+    ledger.prepare(attempt, update, [(1, b"to east"), (2, b"to south")])
+    ledger.release(attempt, ["east", "south"])
+    return ledger, attempt
+
+
+def test_a_sum_that_is_open_may_still_be_needed_by_others_after_a_restart() -> None:
+    store = MemoryStore()
+    ledger, attempt = _released(store)
+    ledger.finish(attempt)
+    assert ledger.pending() == ()
+    again = AttemptLedger(store)
+    assert again.pending() == (attempt,)
+    assert again.unsettled() == {attempt: [(1, b"to east"), (2, b"to south")]}
+    again.settle(attempt.round)
+    assert AttemptLedger(store).pending() == (attempt,), "rounds before this one alone are settled"
+    again.settle(attempt.round + 1)
+    for kept in (again, AttemptLedger(store)):
+        assert kept.pending() == ()
+        assert kept.knows(attempt)
+        assert kept.is_released(attempt)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_who_signed_and_what_must_be_drawn_anew_survive(compacted: bool) -> None:
+    store = MemoryStore()
+    ledger, attempt = _released(store)
+    ledger.redraw(5)
+    ledger.redraw(2)
+    if compacted:
+        ledger.settle(9)
+        ledger.compact()
+    again = AttemptLedger(store)
+    assert again.witnessed == {"east": attempt, "south": attempt}
+    assert [again.needs_fresh_draws(round_) for round_ in (0, 5, 6)] == [True, True, False]
+    assert again.knows(attempt)
+    assert not again.knows(AttemptId(bytes(32), 3, 0))

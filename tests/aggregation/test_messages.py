@@ -30,8 +30,8 @@ from pppml_fast.errors import ProtocolError
 MEMBERS = frozenset({0, 2, 8})
 VALUES = np.array([0, 1, 65535, 65536, 4711])
 PAYLOADS: list[Any] = [
-    RosterProposal(b"roster", b"layout"),
-    Hello(bytes(32), bytes(32), bytes(1184), bytes(64)),
+    RosterProposal(b"roster", b"layout", 5, frozenset({0, 2, 4}), bytes(32)),
+    Hello(bytes(32), bytes(32), bytes(1184), bytes(64), b"standing"),
     Begin(9, MEMBERS),
     Deal(9, MEMBERS, 7, bytes(32), VALUES),
     Chunk(12345, 9, MEMBERS, b"residues"),

@@ -53,8 +53,8 @@ LAYOUT = pf.Layout.from_arrays({"stem": np.zeros((5, 8), np.float32), "head": np
 VALUES = np.array([0, 1, 65535, 65536, 4711])
 MEMBERS = frozenset({0, 2, 8})
 PAYLOADS: tuple[Any, ...] = (
-    RosterProposal(b"roster", b"layout"),
-    Hello(bytes(32), bytes(32), bytes(1184), bytes(64)),
+    RosterProposal(b"roster", b"layout", 5, frozenset({0, 2, 4}), bytes(32)),
+    Hello(bytes(32), bytes(32), bytes(1184), bytes(64), b"standing"),
     Begin(9, MEMBERS),
     Deal(9, MEMBERS, 7, bytes(32), VALUES),
     Chunk(12345, 9, MEMBERS, b"residues"),
@@ -249,8 +249,7 @@ _HANDSHAKE_TYPES = (MessageType.ROSTER, MessageType.HELLO, MessageType.ENCAPSULA
 
 def handshake_seeds() -> list[bytes]:
     """Bodies of the first messages, behind their type and sender; flags say whether they are signed rightly."""
-    proposal = RosterProposal(sample_roster().canonical_bytes(), LAYOUT.canonical_bytes()).encode()
-    bodies = (proposal, PAYLOADS[1].encode(), bytes(1088), b"")
+    bodies = (_sample_proposal().encode(), PAYLOADS[1].encode(), bytes(1088), b"")
     return [bytes([kind, 0, flags]) + content for kind, content in enumerate(bodies) for flags in (0, 1)]
 
 
@@ -264,11 +263,10 @@ def handshake(data: bytes) -> None:
     terms = Terms(parameters(), parameters(), LAYOUT, SessionOptions())
     member = Handshake(identities()["south"], Policy(), terms)
     if flags & 1:
-        first = sample_roster()
-        proposal = RosterProposal(first.canonical_bytes(), LAYOUT.canonical_bytes()).encode()
-        member.receive(_signed(MessageType.ROSTER, 0, proposal, first.fingerprint))
+        proposal = _sample_proposal()
+        member.receive(_signed(MessageType.ROSTER, 0, proposal.encode(), sample_roster().fingerprint))
         assert not member.refusals
-        session = first.fingerprint
+        session = proposal.id
     else:
         try:
             session = Roster.parse(RosterProposal.parse(content).roster).fingerprint
@@ -276,6 +274,11 @@ def handshake(data: bytes) -> None:
             session = bytes(32)
     member.receive(_signed(kind, sender, content, session))
     assert member.session is None, "one message opened a session"
+
+
+def _sample_proposal() -> RosterProposal:
+    roster, everyone = sample_roster(), frozenset(range(len(sample_roster().members)))
+    return RosterProposal(roster.canonical_bytes(), LAYOUT.canonical_bytes(), len(everyone), everyone, bytes(32))
 
 
 def _signed(kind: MessageType, sender: int, content: bytes, session: bytes) -> bytes:

@@ -26,6 +26,8 @@ from pppml_fast.errors import DataError, KeyReuseError, ProtocolError
 __all__ = ["AttemptId", "AttemptLedger", "Outgoing"]
 
 _FRAME_LIMIT = 1 << 24
+_NAME_LIMIT = 1 << 12
+_HASH_STEP = 1 << 18
 Outgoing = tuple[int, bytes]
 """A stored message: the roster index of its receiver and its bytes."""
 
@@ -53,6 +55,9 @@ class _Kind(IntEnum):
     RELEASED = 2
     ABANDONED = 3
     SPENT = 4
+    SETTLED = 5
+    WITNESSED = 6
+    REDRAW = 7
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,9 @@ class AttemptLedger:
         self._abandoned: set[AttemptId] = set()
         self._spent: dict[bytes, AttemptId] = {}
         self._active: dict[bytes, AttemptId] = {}
+        self._kept: dict[AttemptId, list[Outgoing]] = {}
+        self._witnessed: dict[str, AttemptId] = {}
+        self._redrawn = -1
         for record in store.records():
             self._replay(record)
         for attempt in [attempt for attempt in self._prepared if attempt not in self._released]:
@@ -100,8 +108,9 @@ class AttemptLedger:
         """32 bytes that identify an update: a keyed hash of its float32 values, useless without the store."""
         state = hmac.new(self._store.key, b"pppml update v1", sha256)
         for part in parts:
-            values = np.ascontiguousarray(part, dtype=np.float32) + np.float32(0)  # -0.0 is the same update
-            state.update(values.data)
+            for start in range(0, part.size, _HASH_STEP):
+                values = np.ascontiguousarray(part[start : start + _HASH_STEP], dtype=np.float32)
+                state.update((values + np.float32(0)).data)  # -0.0 is the same update
         return state.digest()
 
     def begin(self, attempt: AttemptId, update: bytes) -> None:
@@ -136,11 +145,12 @@ class AttemptLedger:
         self._store.append(prepared.encode(attempt))
         self._prepared[attempt] = prepared
 
-    def release(self, attempt: AttemptId) -> list[Outgoing]:
+    def release(self, attempt: AttemptId, signers: Sequence[str] = ()) -> list[Outgoing]:
         """The stored messages, for sending; the update is spent from here on. Again after a restart.
 
-        Call it first once every statement of the live set agrees. Raises ProtocolError when the attempt was abandoned
-        (also by a restart before the first release) or never prepared: then no share may leave.
+        Call it first once every statement of the live set agrees; ``signers`` are the other members of that set. Raises
+        ProtocolError when the attempt was abandoned (also by a restart before the first release) or never prepared:
+        then no share may leave.
         """
         if attempt in self._abandoned:
             raise ProtocolError(f"{attempt} was abandoned; its share is never released")
@@ -148,8 +158,13 @@ class AttemptLedger:
             raise ProtocolError(f"{attempt} was not closed by this party; there is no share to release")
         prepared = self._prepared[attempt]
         if attempt not in self._released:
+            if signers:
+                # Before the release: whoever is rolled back to before its own signature must hear of it from here.
+                self._store.append(_witness(attempt, signers))
+                self._witnessed.update(dict.fromkeys(signers, attempt))
             self._store.append(_record(_Kind.RELEASED, attempt).finish())
             self._mark_spent(attempt, prepared.update)
+            self._kept[attempt] = prepared.frames
         return list(prepared.frames)
 
     def spend(self, attempt: AttemptId, update: bytes) -> None:
@@ -183,17 +198,56 @@ class AttemptLedger:
         return update in self._spent
 
     def finish(self, attempt: AttemptId) -> None:
-        """Forget the stored messages of an attempt whose sum is open; what is spent stays on record."""
+        """An attempt's sum is open here: it is pending no longer, until a restart; what is spent stays on record.
+
+        Its messages stay among the `unsettled`, for those who lack them.
+        """
         self._prepared.pop(attempt, None)
 
+    def unsettled(self) -> dict[AttemptId, list[Outgoing]]:
+        """The stored messages of all attempts whose share was released, for sending again, until they are settled."""
+        return {attempt: list(frames) for attempt, frames in self._kept.items()}
+
+    def settle(self, round: int) -> None:
+        """Forget for good the stored messages of rounds before ``round``: every member has their sums or gave up."""
+        for attempt in [attempt for attempt in self._kept if attempt.round < round]:
+            self._store.append(_record(_Kind.SETTLED, attempt).finish())
+            self._prepared.pop(attempt, None)
+            self._kept.pop(attempt, None)
+
+    @property
+    def witnessed(self) -> dict[str, AttemptId]:
+        """By name: the last attempt whose sum a member had signed when this party released its share of it."""
+        return dict(self._witnessed)
+
+    def knows(self, attempt: AttemptId) -> bool:
+        """Whether this party closed the attempt, or abandoned it, as far as its journal tells."""
+        return attempt in self._released or attempt in self._abandoned or attempt in self._prepared
+
+    def redraw(self, round: int) -> None:
+        """Record that the updates of this round and all before it may be spent without being on record here.
+
+        They must not be computed again from the same draws: `needs_fresh_draws` says so from now on.
+        """
+        if round > self._redrawn:
+            self._store.append(Writer().u8(_Kind.REDRAW).u32(round).finish())
+            self._redrawn = round
+
+    def needs_fresh_draws(self, round: int) -> bool:
+        """Whether the update of a round must be trained from other draws than its first."""
+        return round <= self._redrawn
+
     def compact(self) -> None:
-        """Rewrite the store with what still matters: pending messages, spent updates, abandoned attempts."""
+        """Rewrite the store with what still matters: pending messages, spent updates, abandoned attempts, witnesses."""
         records = [_record(_Kind.ABANDONED, attempt).finish() for attempt in self._abandoned]
         records += [_record(_Kind.SPENT, attempt).raw(update).finish() for update, attempt in self._spent.items()]
         for attempt, prepared in self._prepared.items():
             records.append(prepared.encode(attempt))
             if attempt in self._released:
                 records.append(_record(_Kind.RELEASED, attempt).finish())
+        records += [_witness(attempt, [name]) for name, attempt in self._witnessed.items()]
+        if self._redrawn >= 0:
+            records.append(Writer().u8(_Kind.REDRAW).u32(self._redrawn).finish())
         self._store.replace(records)
 
     def _mark_spent(self, attempt: AttemptId, update: bytes) -> None:
@@ -213,9 +267,14 @@ class AttemptLedger:
         reader = Reader(record, "journal record")
         try:
             kind = _Kind(reader.u8())
+            if kind is _Kind.REDRAW:
+                self._redrawn = max(self._redrawn, reader.u32())
+                reader.finish()
+                return
             attempt = AttemptId(reader.raw(32), reader.u32(), reader.u32())
             update = reader.raw(32) if kind is _Kind.SPENT else b""
             prepared = _Prepared.parse(reader) if kind is _Kind.PREPARED else None
+            names = [reader.blob(_NAME_LIMIT).decode() for _ in range(reader.u16())] if kind is _Kind.WITNESSED else []
             reader.finish()
         except (ProtocolError, ValueError) as error:
             raise DataError(f"the journal holds a record that cannot be read: {error}") from None
@@ -226,10 +285,23 @@ class AttemptLedger:
             if attempt not in self._prepared:
                 raise DataError(f"the journal releases {attempt} without ever preparing it")
             self._mark_spent(attempt, self._prepared[attempt].update)
+            self._kept[attempt] = self._prepared[attempt].frames
         elif kind is _Kind.SPENT:
             self._mark_spent(attempt, update)
+        elif kind is _Kind.WITNESSED:
+            self._witnessed.update(dict.fromkeys(names, attempt))
+        elif kind is _Kind.SETTLED:
+            self._prepared.pop(attempt, None)
+            self._kept.pop(attempt, None)
         else:
             self._mark_abandoned(attempt)
+
+
+def _witness(attempt: AttemptId, names: Sequence[str]) -> bytes:
+    writer = _record(_Kind.WITNESSED, attempt).u16(len(names))
+    for name in names:
+        writer.blob(name.encode())
+    return writer.finish()
 
 
 def _record(kind: _Kind, attempt: AttemptId) -> Writer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.base import (
@@ -21,12 +22,13 @@ from pppml_fast.aggregation.plain import PlainParty
 from pppml_fast.aggregation.relay import Relay
 from pppml_fast.aggregation.roster import Member, Roster, SessionOptions, Terms
 from pppml_fast.aggregation.session import Session
+from pppml_fast.aggregation.streams import no_clock
 from pppml_fast.errors import InputError, ParameterError, ProtocolError
 from pppml_fast.layout import Layout
 from pppml_fast.params import CkksParams
 from pppml_fast.transport.in_process import InProcessNetwork
 
-__all__ = ["open_federation"]
+__all__ = ["machine_of", "open_federation"]
 
 _MACHINES: dict[str, type[PartyMachine]] = {
     "collective": CollectiveParty,
@@ -98,6 +100,18 @@ def open_federation(
     adder = Relay(_session(handshakes[RELAY]), clock) if relay is not None else None
     network.nodes = {**machines, **({} if adder is None else {RELAY: adder})}
     return Federation(network, machines, adder, params, sum_params, layout, clock)
+
+
+def machine_of(
+    roster: Roster,
+    ledger: AttemptLedger,
+    policy: Policy,
+    clock: Callable[[], float] | None = None,
+    spool: Path | None = None,
+) -> Callable[[Session], PartyMachine]:
+    """Makes the state machine of the roster's protocol for a session."""
+    kind = _MACHINES[roster.options.protocol]
+    return lambda session: kind(session, ledger, policy, clock or no_clock)
 
 
 def _handshakes(

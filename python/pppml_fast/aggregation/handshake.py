@@ -1,8 +1,10 @@
 """Opening a session: roster, hellos, pairwise keys, group key. A state machine without I/O.
 
-1. The first member proposes the roster, with the layout behind its fingerprint.
-2. Everyone checks it against its own terms and policy, signs it, and sends a signed hello: 32 fresh random bytes
-   and fresh X25519 and ML-KEM-768 keys. The session id is the hash of the roster and of all signed hellos.
+1. The first member present, or a star's relay, proposes the roster, with the layout behind its fingerprint and the
+   members that are present: enough of them for every member's policy, all of them by default.
+2. Everyone present checks it against its own terms and policy, signs it, and sends a signed hello: 32 fresh random
+   bytes, fresh X25519 and ML-KEM-768 keys, and its standing (what it has kept from earlier sessions). The session id
+   is the hash of the roster, the proposal and all signed hellos.
 3. In each pair the lower index encapsulates; both derive the pairwise keys and delete the ephemeral ones.
 4. Members send each other 32 random bytes under those keys: together they give the group key, which a relay
    lacks. The first sealed message also proves that both ends hold the same key.
@@ -11,6 +13,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from enum import Enum
 
 from pppml_fast.aggregation.base import NeverPickled, Policy
@@ -28,6 +31,7 @@ from pppml_fast.aggregation.payloads import Hello, RosterProposal
 from pppml_fast.aggregation.roster import Roster, Terms, check_policy
 from pppml_fast.aggregation.session import CONTROL, Gate, Session, session_id
 from pppml_fast.errors import PppmlError, ProtocolError
+from pppml_fast.layout import Layout
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["Handshake", "HandshakeState", "forward", "route"]
@@ -49,20 +53,34 @@ class HandshakeState(Enum):
 class Handshake(NeverPickled):
     """One party's side of opening a session; ``session`` holds the result once the state is OPEN.
 
-    ``terms`` is None for a star's relay, which checks pinned identities only. The first member passes the
-    ``proposal``. Refused messages are dropped and their reasons kept in ``refusals``; a refused roster ends
-    the handshake with its reason in ``failure``.
+    ``terms`` is None for a star's relay, which checks pinned identities only. The proposer passes the ``proposal``,
+    the names of the members ``present`` (all by default) and, where it is the relay, the ``layout``. ``standing`` goes
+    into this party's hello as it is. Refused messages are dropped and their reasons kept in ``refusals``; a refused
+    roster ends the handshake with its reason in ``failure``.
     """
 
-    def __init__(self, identity: Identity, policy: Policy, terms: Terms | None, proposal: Roster | None = None) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        policy: Policy,
+        terms: Terms | None,
+        proposal: Roster | None = None,
+        *,
+        present: Sequence[str] | None = None,
+        layout: Layout | None = None,
+        standing: bytes = b"",
+    ) -> None:
         self.state = HandshakeState.WAITING_FOR_ROSTER
         self.refusals: list[PppmlError] = []
         self.failure: PppmlError | None = None
         self.session: Session | None = None
         self._identity, self._policy, self._terms, self._proposal = identity, policy, terms, proposal
+        self._wanted, self._layout, self._standing = present, layout or (terms.layout if terms else None), standing
         self._keys = EphemeralKeys()
         self._random = os.urandom(32)
         self._roster: Roster | None = None
+        self._proposed = b""
+        self._present: frozenset[int] = frozenset()
         self._hellos: dict[int, tuple[Hello, bytes]] = {}
         self._own_hello = b""
         self._session_id = b""
@@ -72,21 +90,37 @@ class Handshake(NeverPickled):
         self._contributions: dict[int, bytes] = {}
         self._early: list[bytes] = []
         self._refused: Roster | None = None
+        self._refused_proposer = 0
 
     @property
     def keys_deleted(self) -> bool:
         """Whether the ephemeral private keys are gone."""
         return self._keys.destroyed
 
+    @property
+    def proposal(self) -> bytes:
+        """Id of the proposal this party follows, 32 bytes; empty before there is one."""
+        return self._proposed
+
+    @property
+    def awaited(self) -> frozenset[int]:
+        """Indices of those present that this party still waits for."""
+        if self._roster is None or self.state is HandshakeState.OPEN:
+            return frozenset()
+        here = self._hellos if self.state is HandshakeState.WAITING_FOR_HELLOS else self._contributions
+        return frozenset(self._everyone) - frozenset(here) - {self._me}
+
     def start(self) -> list[Outgoing]:
         """The proposer's roster; nothing from anyone else."""
-        if self._proposal is None or self._terms is None:
+        if self._proposal is None or self._layout is None:
             return []
-        roster, layout = self._proposal, self._terms.layout.canonical_bytes()
-        self._terms.check(roster, layout, self._identity.name, self._identity.public, self._policy)
-        body = RosterProposal(roster.canonical_bytes(), layout).encode()
-        self._roster = roster
-        out = self._to_all(self._signed(MessageType.ROSTER, EVERYONE, body, roster.fingerprint))
+        roster, layout = self._proposal, self._layout.canonical_bytes()
+        names = roster.names if self._wanted is None else self._wanted
+        present = frozenset(roster.index(name) for name in names)
+        proposal = RosterProposal(roster.canonical_bytes(), layout, len(roster.members), present, os.urandom(32))
+        self._check_proposal(roster, proposal, roster.index(self._identity.name))
+        self._take_proposal(roster, proposal)
+        out = self._to_all(self._signed(MessageType.ROSTER, EVERYONE, proposal.encode(), roster.fingerprint))
         return out + self._say_hello()
 
     def receive(self, data: bytes) -> list[Outgoing]:
@@ -94,7 +128,7 @@ class Handshake(NeverPickled):
         try:
             frame = parse_frame(data)
             if self._roster is not None and self._me == len(self._roster.members):
-                out = forward(self._roster, self._me, frame.header, data)
+                out = forward(self._roster, self._me, frame.header, data, self._present)
                 if frame.header.receiver != EVERYONE and out:
                     return out
             else:
@@ -104,15 +138,26 @@ class Handshake(NeverPickled):
             self.refusals.append(error)
             return self._refusal()
 
+    def pull(self, hop: str) -> Outgoing | None:
+        """Nothing: a handshake sends all it has at once."""
+        return None
+
     def lost(self, name: str) -> list[Outgoing]:
-        """A party is gone: without all members there is no session."""
-        if self.state is not HandshakeState.OPEN:
+        """A party is gone: without everyone present there is no session."""
+        strangers = self._roster is not None and self._roster.index(name) not in self._everyone
+        if self.state is not HandshakeState.OPEN and not strangers:
             self._fail(ProtocolError(f"party {name!r} was lost before the session was open"))
         return []
 
     @property
     def _me(self) -> int:
         return -1 if self._roster is None else self._roster.index(self._identity.name)
+
+    @property
+    def _everyone(self) -> list[int]:
+        """Indices of the members present, then of the relay where there is one."""
+        roster = self._require_roster()
+        return sorted(self._present) + list(range(len(roster.members), len(roster.everyone)))
 
     def _take(self, frame: Frame, data: bytes) -> list[Outgoing]:
         state, kind = self.state, frame.header.type
@@ -136,17 +181,18 @@ class Handshake(NeverPickled):
         raise ProtocolError(f"{kind.name} does not belong to a handshake that is {state.value}")
 
     def _refusal(self) -> list[Outgoing]:
-        """A refusal without a reason, for the first member whose roster this party does not accept."""
+        """A refusal without a reason, for the proposer whose roster this party does not accept."""
         if self._refused is None:
             return []
         roster, self._refused = self._refused, None
         me = roster.index(self._identity.name)
-        prefix = Header(MessageType.REFUSED, roster.fingerprint, SESSION_SCOPE, 0, me, 0, 0).encode(0)
-        return [route(roster, me, 0, prefix + self._identity.sign(CONTROL, prefix))]
+        to = self._refused_proposer
+        prefix = Header(MessageType.REFUSED, self._proposed, SESSION_SCOPE, 0, me, to, 0).encode(0)
+        return [route(roster, me, to, prefix + self._identity.sign(CONTROL, prefix))]
 
     def _on_refused(self, frame: Frame) -> list[Outgoing]:
         roster = self._require_roster()
-        self._check_signed(frame, roster, roster.fingerprint)
+        self._check_signed(frame, roster, self._proposed)
         name = roster.everyone[frame.header.sender].name
         self._fail(ProtocolError(f"party {name!r} refused the roster; its own log says why"))
         return []
@@ -167,38 +213,48 @@ class Handshake(NeverPickled):
         roster.index(self._identity.name)
         self._check_signed(frame, roster, roster.fingerprint)
         try:
-            if frame.header.sender != 0:
-                raise ProtocolError("a roster is proposed by its first member")
-            if self._terms is None:
-                self._check_as_relay(roster)
-            else:
-                me, public = self._identity.name, self._identity.public
-                self._terms.check(roster, proposal.layout, me, public, self._policy)
+            self._check_proposal(roster, proposal, frame.header.sender)
         except PppmlError as error:
             self._fail(error)
-            self._refused = roster
+            self._refused, self._refused_proposer, self._proposed = roster, frame.header.sender, proposal.id
             raise
-        self._roster = roster
-        out = forward(roster, self._me, frame.header, data) if self._terms is None else []
+        self._take_proposal(roster, proposal)
+        out = forward(roster, self._me, frame.header, data, self._present) if self._terms is None else []
         return out + self._say_hello()
 
-    def _check_as_relay(self, roster: Roster) -> None:
-        if roster.relay is None or roster.relay.public != self._identity.public:
+    def _take_proposal(self, roster: Roster, proposal: RosterProposal) -> None:
+        self._roster, self._present, self._proposed = roster, proposal.present, proposal.id
+
+    def _check_proposal(self, roster: Roster, proposal: RosterProposal, proposer: int) -> None:
+        """Raise unless this party's terms and policy allow the roster, and a session over those present."""
+        members, me = len(roster.members), roster.index(self._identity.name)
+        if proposal.parties != members or not proposal.present:
+            raise ProtocolError(f"the proposal counts {proposal.parties} members, the roster {members}")
+        if proposer not in (min(proposal.present), *range(members, len(roster.everyone))):
+            raise ProtocolError("a roster is proposed by its first member, of those present, or by the relay")
+        if me < members and me not in proposal.present:
+            raise ProtocolError("the proposal leaves this party out")
+        if self._terms is not None:
+            self._terms.check(roster, proposal.layout, self._identity.name, self._identity.public, self._policy)
+        elif roster.relay is None or roster.relay.public != self._identity.public:
             raise ProtocolError("the roster names another relay than this one")
-        check_policy(roster, self._policy)
+        else:
+            check_policy(roster, self._policy)
+        names = [roster.members[index].name for index in sorted(proposal.present)]
+        self._policy.check_live(names, members, roster.weights)
 
     def _say_hello(self) -> list[Outgoing]:
         roster = self._require_roster()
         signature = self._identity.sign(_ROSTER_SIGNATURE, roster.canonical_bytes())
-        hello = Hello(self._random, self._keys.x25519_public, self._keys.mlkem_public, signature)
-        self._own_hello = self._signed(MessageType.HELLO, EVERYONE, hello.encode(), roster.fingerprint)
+        hello = Hello(self._random, self._keys.x25519_public, self._keys.mlkem_public, signature, self._standing)
+        self._own_hello = self._signed(MessageType.HELLO, EVERYONE, hello.encode(), self._proposed)
         self._hellos[self._me] = (hello, self._own_hello)
         self.state = HandshakeState.WAITING_FOR_HELLOS
         return self._to_all(self._own_hello)
 
     def _on_hello(self, frame: Frame, data: bytes) -> list[Outgoing]:
         roster = self._require_roster()
-        self._check_signed(frame, roster, roster.fingerprint)
+        self._check_signed(frame, roster, self._proposed)
         sender = frame.header.sender
         if sender in self._hellos:
             raise ProtocolError(f"a second hello of {roster.everyone[sender].name!r}")
@@ -206,16 +262,17 @@ class Handshake(NeverPickled):
         member = roster.everyone[sender]
         verify(member.public, _ROSTER_SIGNATURE, roster.canonical_bytes(), hello.roster_signature, member.name)
         self._hellos[sender] = (hello, data)
-        if len(self._hellos) < len(roster.everyone):
+        everyone = self._everyone
+        if len(self._hellos) < len(everyone):
             return []
-        ordered = [self._hellos[index][1] for index in range(len(roster.everyone))]
-        self._session_id = session_id(roster, ordered, self._own_hello)
+        ordered = [self._hellos[index][1] for index in everyone]
+        self._session_id = session_id(roster, self._proposed, len(everyone), ordered, self._own_hello)
         self.state = HandshakeState.WAITING_FOR_KEYS
         return self._encapsulate_to_higher()
 
     def _encapsulate_to_higher(self) -> list[Outgoing]:
         out = []
-        for peer in range(self._me + 1, len(self._hellos)):
+        for peer in [index for index in self._everyone if index > self._me]:
             secret, ciphertext = encapsulate(self._hellos[peer][0].mlkem)
             self._open_channel(self._me, peer, ciphertext, secret)
             out.append(self._to(peer, self._signed(MessageType.ENCAPSULATION, peer, ciphertext, self._session_id)))
@@ -242,10 +299,11 @@ class Handshake(NeverPickled):
     def _when_keyed(self) -> list[Outgoing]:
         """With all pairwise keys in hand: delete the ephemeral keys and contribute to the group key."""
         roster = self._require_roster()
-        if len(self._channels) < len(roster.everyone) - 1:
+        if len(self._channels) < len(self._everyone) - 1:
             return []
         self._keys.destroy()
-        self._keyed = Session(roster, self._identity, self._session_id, self._channels, None)
+        standings = {index: hello.standing for index, (hello, _) in self._hellos.items() if index in self._present}
+        self._keyed = Session(roster, self._identity, self._session_id, self._channels, None, self._present, standings)
         self._gate = self._keyed.gate(SESSION_SCOPE, 0)
         members = len(roster.members)
         own = os.urandom(32) if self._me < members else b""
@@ -266,7 +324,7 @@ class Handshake(NeverPickled):
         if len(message.body) != expected or sender in self._contributions:
             raise ProtocolError(f"READY of party {sender} is not as expected")
         self._contributions[sender] = message.body
-        if len(self._contributions) == len(roster.everyone):
+        if len(self._contributions) == len(self._everyone):
             self._finish(roster)
         return []
 
@@ -275,7 +333,7 @@ class Handshake(NeverPickled):
             raise ProtocolError("the session has no pairwise keys yet")
         members = len(roster.members)
         if self._me < members:
-            parts = b"".join(self._contributions[index] for index in range(members))
+            parts = b"".join(self._contributions[index] for index in sorted(self._present))
             self._keyed.join(derive_key(parts, self._session_id, b"pppml group key v1"))
         self.session, self._keyed = self._keyed, None
         self._contributions.clear()
@@ -295,6 +353,8 @@ class Handshake(NeverPickled):
             raise ProtocolError(f"{header.type.name} carries numbers that do not belong to a handshake")
         if header.sender >= len(roster.everyone) or header.sender == roster.index(self._identity.name):
             raise ProtocolError(f"sender {header.sender} is no other party of the roster")
+        if self._roster is not None and header.sender not in self._everyone:
+            raise ProtocolError(f"party {header.sender} is not present in this session")
         if header.receiver not in (EVERYONE, roster.index(self._identity.name)):
             raise ProtocolError(f"{header.type.name} is addressed to party {header.receiver}")
         sender = roster.everyone[header.sender]
@@ -311,7 +371,7 @@ class Handshake(NeverPickled):
         roster = self._require_roster()
         if roster.relay is not None and self._me < len(roster.members):
             return [Outgoing(roster.relay.name, data)]
-        return [self._to(peer, data) for peer in range(len(roster.everyone)) if peer != self._me]
+        return [self._to(peer, data) for peer in self._everyone if peer != self._me]
 
     def _require_roster(self) -> Roster:
         if self._roster is None:
@@ -326,9 +386,11 @@ def route(roster: Roster, me: int, receiver: int, data: bytes) -> Outgoing:
     return Outgoing(roster.everyone[receiver].name, data)
 
 
-def forward(roster: Roster, me: int, header: Header, data: bytes) -> list[Outgoing]:
-    """What a relay passes on, unchanged: messages for another party, or for everyone but their sender."""
-    members = range(len(roster.members))
+def forward(
+    roster: Roster, me: int, header: Header, data: bytes, present: frozenset[int] | None = None
+) -> list[Outgoing]:
+    """What a relay passes on, unchanged: messages for another party, or for everyone present but their sender."""
+    members = sorted(range(len(roster.members)) if present is None else present)
     if header.receiver == EVERYONE:
         return [Outgoing(roster.everyone[index].name, data) for index in members if index != header.sender]
     if header.receiver != me and header.receiver in members:

@@ -28,7 +28,7 @@ __all__ = [
     "parse_header",
 ]
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 EVERYONE = 0xFFFF
 SESSION_SCOPE = 0xFFFF_FFFF
 """The round number of messages that belong to the session rather than to a round."""
@@ -60,6 +60,10 @@ class MessageType(IntEnum):
     MODEL_HASH = 16
     REFUSED = 17
     TAG = 18
+    STATUS = 19
+    PLAN = 20
+    STATE_REQUEST = 21
+    STATE = 22
 
 
 SEALED_LIMITS: dict[MessageType, int] = {
@@ -69,10 +73,11 @@ SEALED_LIMITS: dict[MessageType, int] = {
     MessageType.RETURN: 256 * _MIB,
     MessageType.SHARE: 256 * _KIB,
     MessageType.SUM_CHUNK: 256 * _MIB,
+    MessageType.STATE: 4 * _MIB,
 }
 SIGNED_LIMITS: dict[MessageType, int] = {
     MessageType.ROSTER: 32 * _MIB,
-    MessageType.HELLO: 4 * _KIB,
+    MessageType.HELLO: 68 * _KIB,
     MessageType.ENCAPSULATION: 4 * _KIB,
     MessageType.BEGIN: 4 * _KIB,
     MessageType.STATEMENT: 16 * _KIB,
@@ -83,6 +88,9 @@ SIGNED_LIMITS: dict[MessageType, int] = {
     MessageType.MODEL_HASH: 256,
     MessageType.REFUSED: 0,
     MessageType.TAG: 4 * _MIB,
+    MessageType.STATUS: 4 * _KIB,
+    MessageType.PLAN: 4 * _KIB,
+    MessageType.STATE_REQUEST: 256,
 }
 SIGNED = frozenset(SIGNED_LIMITS)
 

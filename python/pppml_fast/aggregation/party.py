@@ -89,6 +89,8 @@ class PartyMachine(NeverPickled, ABC):
         order = tuple(sorted(roster.index(name) for name in live))
         if self.session.index not in order or order[-1] >= len(roster.members):
             raise ProtocolError(f"the live set {', '.join(live)} leaves {self.name!r} out or adds strangers")
+        if not set(order) <= self.session.present:
+            raise ProtocolError(f"the live set {', '.join(live)} names a party that is not present in this session")
         self._policy.check_live(live, len(roster.members), self._weights(params))
         threshold = attempt_threshold(len(order), len(roster.members), roster.options.threshold)
         if threshold > len(order):
@@ -162,6 +164,33 @@ class PartyMachine(NeverPickled, ABC):
         self._now.models.setdefault(self.session.index, []).append(hash_)
         self._compare_models()
         return self._broadcast(MessageType.MODEL_HASH, Digest(hash_).encode())
+
+    @property
+    def unconfirmed(self) -> frozenset[str]:
+        """Names of the other members of the open sum that have not told the hash of their new model yet."""
+        members = frozenset() if self.outcome is None else self.outcome.members
+        names = self.session.roster.names
+        return frozenset(names[index] for index in members - set(self._now.models) - {self.session.index})
+
+    def pull(self, hop: str) -> Outgoing | None:
+        """TEMPORARY."""
+        return None
+
+    def mean(self) -> NDArray[np.float32]:
+        """TEMPORARY."""
+        import math
+
+        from pppml_fast.aggregation.federation import _restore
+
+        outcome, now = self.outcome, self._now
+        assert outcome is not None
+        roster = self.session.roster
+        divisor = 1.0
+        if now.params.weights == "free":
+            divisor = float(len(outcome.members))
+        elif len(outcome.members) < len(roster.members):
+            divisor = math.fsum(roster.members[i].weight for i in outcome.members)
+        return _restore(now.params, outcome, divisor)
 
     # --- messages -----------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation.encoding import Reader, Writer
+from pppml_fast.aggregation.encoding import Reader, Writer, digest
 from pppml_fast.errors import ProtocolError
 
 __all__ = [
@@ -26,47 +26,68 @@ __all__ = [
 ]
 
 MAX_RING_DIMENSION = 1 << 16
+STANDING_LIMIT = 64 * 1024
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class RosterProposal:
-    """The roster's canonical bytes with the canonical layout behind its fingerprint."""
+    """A session over the members ``present``: the roster's canonical bytes, and the layout behind its fingerprint.
+
+    ``nonce`` is 32 fresh bytes, so that no hello of another proposal counts for this one.
+    """
 
     roster: bytes
     layout: bytes
+    parties: int
+    present: frozenset[int]
+    nonce: bytes
+
+    @property
+    def id(self) -> bytes:
+        """32 bytes that name the proposal."""
+        return digest("pppml proposal v1", self.encode())
 
     def encode(self) -> bytes:
-        return Writer().blob(self.roster).blob(self.layout).finish()
+        writer = Writer().blob(self.roster).blob(self.layout)
+        return writer.members(self.present, self.parties).raw(self.nonce).finish()
 
     @classmethod
     def parse(cls, data: bytes) -> RosterProposal:
         reader = Reader(data, "roster proposal")
-        proposal = cls(reader.blob(8 * _MIB), reader.blob(16 * _MIB))
+        roster, layout = reader.blob(8 * _MIB), reader.blob(16 * _MIB)
+        parties, present = reader.members()
+        proposal = cls(roster, layout, parties, present, reader.raw(32))
         reader.finish()
         return proposal
 
 
 @dataclass(frozen=True)
 class Hello:
-    """A party's fresh randomness and ephemeral public keys, with its signature over the roster."""
+    """A party's fresh randomness and ephemeral public keys, with its signature over the roster.
+
+    ``standing`` is an encoded `Standing`, or empty: what the party has kept from earlier sessions.
+    """
 
     random: bytes
     x25519: bytes
     mlkem: bytes
     roster_signature: bytes
+    standing: bytes = b""
 
     SIZES = (32, 32, 1184, 64)
 
     def encode(self) -> bytes:
-        return self.random + self.x25519 + self.mlkem + self.roster_signature
+        fixed = self.random + self.x25519 + self.mlkem + self.roster_signature
+        return Writer().raw(fixed).blob(self.standing).finish()
 
     @classmethod
     def parse(cls, data: bytes) -> Hello:
         reader = Reader(data, "hello")
-        fields = [reader.raw(size) for size in cls.SIZES]
+        random, x25519, mlkem, signature = (reader.raw(size) for size in cls.SIZES)
+        standing = reader.blob(STANDING_LIMIT)
         reader.finish()
-        return cls(*fields)
+        return cls(random, x25519, mlkem, signature, standing)
 
 
 @dataclass(frozen=True)

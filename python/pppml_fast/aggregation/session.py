@@ -28,23 +28,24 @@ class Message:
     data: bytes
 
 
-def session_id(roster: Roster, hellos: Sequence[bytes], own: bytes) -> bytes:
-    """H(roster ‖ every party's signed hello in roster order), 32 bytes.
+def session_id(roster: Roster, proposal: bytes, present: int, hellos: Sequence[bytes], own: bytes) -> bytes:
+    """H(roster ‖ id of the proposal ‖ the signed hello of everyone present, in roster order), 32 bytes.
 
-    Raises ProtocolError unless there is one hello for each and this party's own is among them: a session
-    without its own fresh randomness could be a replayed one.
+    ``present`` counts them, relay included. Raises ProtocolError unless there is one hello for each and this party's
+    own is among them: a session without its own fresh randomness could be a replayed one.
     """
-    if len(hellos) != len(roster.everyone):
-        raise ProtocolError(f"{len(hellos)} hellos for {len(roster.everyone)} parties")
+    if len(hellos) != present:
+        raise ProtocolError(f"{len(hellos)} hellos for {present} parties")
     if own not in hellos:
         raise ProtocolError("this party's own hello is not part of the session; it may be a replayed one")
-    return digest("pppml session v1", roster.canonical_bytes(), *hellos)
+    return digest("pppml session v2", roster.canonical_bytes(), proposal, *hellos)
 
 
 class Session(NeverPickled):
     """Roster, identity and keys of one party in one session.
 
-    ``group_key`` is None for a relay: the sum check and the sealed tags are out of its reach.
+    ``group_key`` is None for a relay: the sum check and the sealed tags are out of its reach. ``present`` are the
+    indices of the members that opened the session (all by default), ``standings`` what each said of itself.
     """
 
     def __init__(
@@ -54,11 +55,15 @@ class Session(NeverPickled):
         id: bytes,
         channels: Mapping[int, Channel],
         group_key: bytes | None,
+        present: frozenset[int] | None = None,
+        standings: Mapping[int, bytes] | None = None,
     ) -> None:
         self.roster = roster
         self.identity = identity
         self.id = id
         self.index = roster.index(identity.name)
+        self.present = frozenset(range(len(roster.members))) if present is None else present
+        self.standings = dict(standings or {})
         self._channels = dict(channels)
         self._group_key = group_key
         self._gated: set[tuple[int, int]] = set()
@@ -75,6 +80,11 @@ class Session(NeverPickled):
         self._gated.add((round_, attempt))
         channels = {peer: channel.scope(round_, attempt) for peer, channel in self._channels.items()}
         return Gate(self, round_, attempt, channels)
+
+    @property
+    def present_names(self) -> tuple[str, ...]:
+        """Names of the members that opened the session, in ring order."""
+        return tuple(name for index, name in enumerate(self.roster.names) if index in self.present)
 
     def join(self, group_key: bytes) -> None:
         """Take the members' common key, once every member's part of it is here."""

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pppml_fast.aggregation.standing import StateId
+
 __all__ = ["Application", "StateId"]
-
-
-class StateId(NamedTuple):
-    """A model that members can agree on: the number of finished rounds, and the 32-byte hash of the shared tensors."""
-
-    round: int
-    hash: bytes
 
 
 class Application(Protocol):

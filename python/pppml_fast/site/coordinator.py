@@ -1,0 +1,115 @@
+"""A star's coordinator as a state machine: it leads, passes messages on, adds up what it cannot read.
+
+It holds no key and no share. What it can do is stop a round: it sees sizes and times, who takes part, and hashes.
+"""
+
+from __future__ import annotations
+
+from pppml_fast.aggregation.base import Policy
+from pppml_fast.aggregation.identity import Identity
+from pppml_fast.aggregation.messages import EVERYONE, Frame, Header, MessageType
+from pppml_fast.aggregation.relay import Relay
+from pppml_fast.aggregation.roster import Roster
+from pppml_fast.aggregation.session import Session
+from pppml_fast.errors import ProtocolError
+from pppml_fast.layout import Layout
+from pppml_fast.params import CkksParams
+from pppml_fast.site.events import EventKind, Events
+from pppml_fast.site.lead import Timing
+from pppml_fast.site.node import SiteNode
+from pppml_fast.site.notices import Plan, PlanKind
+from pppml_fast.transport.base import Outgoing
+
+__all__ = ["Coordinator"]
+
+
+class Coordinator(SiteNode):
+    """The keyless node in the middle of a star; see `SiteNode` for how to drive it."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        roster: Roster,
+        layout: Layout,
+        policy: Policy,
+        events: Events,
+        timing: Timing | None = None,
+    ) -> None:
+        if roster.relay is None or roster.relay.name != identity.name:
+            raise ProtocolError(f"the roster names no relay {identity.name!r}; a coordinator serves a star alone")
+        super().__init__(identity, roster, layout, policy, None, events, timing or Timing())
+        self._params = CkksParams.from_dict(dict(roster.parameters))
+        self._relay: Relay | None = None
+
+    @property
+    def _leads(self) -> bool:
+        return True
+
+    def _on_up(self, peer: str) -> None:
+        pass
+
+    def _on_down(self, peer: str) -> None:
+        if self._relay is not None:
+            self._out += self._relay.lost(peer)
+
+    def _on_tick(self) -> None:
+        pass
+
+    def pull(self, hop: str) -> Outgoing | None:
+        return None if self._relay is None else self._relay.pull(hop)
+
+    def _on_session(self, session: Session) -> None:
+        self._relay = Relay(session)
+
+    def _standing(self) -> bytes:
+        return b""
+
+    def _check_proposer(self, sender: int) -> None:
+        raise ProtocolError(f"party {sender} proposes a session; the coordinator of a star does")
+
+    def _leave(self) -> None:
+        if self._relay is not None:
+            self._relay.session.close()
+        self._relay = None
+
+    def _begin_as_relay(self, plan: Plan) -> None:
+        if plan.kind is PlanKind.ATTEMPT and self._relay is not None:
+            names = [self.roster.names[index] for index in sorted(plan.live)]
+            self._out += self._relay.begin(plan.round, plan.attempt, names, self._params)
+            self._after_relay("")
+            session = self._relay.session.id.hex()
+            self.events.emit(
+                EventKind.ATTEMPT_BEGAN,
+                session=session,
+                round=plan.round,
+                attempt=plan.attempt,
+                live=names,
+                parameters=self._params.name,
+            )
+
+    def _begin(self, plan: Plan) -> None:
+        if plan.kind is PlanKind.END:
+            self.ended = True
+
+    def _on_membership(self, frame: Frame) -> None:
+        raise ProtocolError(f"{frame.header.type.name} has no place at a coordinator")
+
+    def _on_frame(self, peer: str, header: Header, data: bytes) -> None:
+        members = len(self.roster.members)
+        if header.sender != self.roster.index(peer):
+            raise ProtocolError(f"{peer!r} sends a message of party {header.sender}")
+        if self._relay is not None and header.session == self._relay.session.id:
+            self._out += self._relay.receive(data)
+            self._after_relay(peer)
+        elif header.type is MessageType.SHARE and header.receiver < members and header.receiver in self._linked:
+            # Of an earlier session: a member that was away hands in what the others lack.
+            self._out.append(Outgoing(self.roster.members[header.receiver].name, data))
+        else:
+            what = "everyone" if header.receiver == EVERYONE else f"party {header.receiver}"
+            raise ProtocolError(f"{header.type.name} for {what} belongs to no session of this coordinator")
+
+    def _after_relay(self, peer: str) -> None:
+        if self._relay is not None:
+            refusals, self._relay.refusals[:] = list(self._relay.refusals), []
+            for error in refusals:
+                self.refused(peer, error)

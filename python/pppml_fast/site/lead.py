@@ -1,0 +1,221 @@
+"""What comes next in a federation: the decisions of the one node that leads, as a function of what it has heard.
+
+The lead is the coordinator of a star, else the first member present. It decides who opens a session, over whom an
+attempt goes, and when to wait. It is not trusted: each member checks a proposal or a plan against its own policy and
+journal, so that a lead can delay and stop, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pppml_fast.site.notices import Phase, Status
+
+__all__ = ["Attempt", "Decision", "End", "Lead", "Leave", "Propose", "Timing", "View"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long to wait, in seconds.
+
+    ``patience``: for a member that is gone, and for an attempt that stands still, before going on without;
+    ``handshake``: for a session to open; ``training``: for the slowest update; ``linger``: after the last round, for
+    members that may come back for the model; ``heartbeat``: between two statuses; ``retry``: before an attempt or a
+    session that failed is tried again, doubled up to 32 times that.
+    """
+
+    patience: float = 60.0
+    handshake: float = 30.0
+    training: float = math.inf
+    linger: float = 60.0
+    heartbeat: float = 2.0
+    retry: float = 0.5
+
+
+@dataclass(frozen=True)
+class Propose:
+    """Open a session over these members."""
+
+    present: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Begin an attempt over these members of the session."""
+
+    round: int
+    attempt: int
+    live: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Dissolve the session: a member before this one in the roster is back and leads."""
+
+
+@dataclass(frozen=True)
+class End:
+    """The training is over."""
+
+
+Decision = Propose | Attempt | Leave | End
+
+
+@dataclass(frozen=True)
+class View:
+    """What the lead sees: statuses by index of the members it has links to (its own among them, if it is a member),
+    its session's id and members, and since when it has been opening one (None: it is not)."""
+
+    now: float
+    statuses: Mapping[int, Status]
+    session: bytes | None = None
+    present: frozenset[int] = frozenset()
+    opening_since: float | None = None
+
+
+@dataclass
+class Lead:
+    """Remembers what it waits for. ``me`` is None for a coordinator, ``minimum`` the fewest members of a live set."""
+
+    members: int
+    minimum: int
+    me: int | None
+    timing: Timing
+    _attempts: dict[tuple[bytes, int], int] = field(default_factory=dict)
+    _running: Attempt | None = None
+    _failures: int = 0
+    _retry_at: float = 0.0
+    _since: dict[str, float] = field(default_factory=dict)
+    _silent: dict[int, float] = field(default_factory=dict)
+    _given_up: set[int] = field(default_factory=set)
+    _last: object = None
+    _last_change: float = 0.0
+
+    def decide(self, view: View) -> Decision | None:
+        """The next thing to do, or None: wait. What it returns must be done."""
+        picture = sorted((i, s.session, s.phase, s.round, s.attempt, s.progress) for i, s in view.statuses.items())
+        if picture != self._last:
+            self._last, self._last_change = picture, view.now
+        if view.opening_since is not None or view.now < self._retry_at:
+            return None
+        return self._without_session(view) if view.session is None else self._in_session(view, view.session)
+
+    def session_failed(self, now: float, awaited: Collection[int]) -> None:
+        """A handshake did not open a session: ``awaited`` were not heard. They are left out for a while, if possible."""
+        self._failed(now)
+        for index in awaited:
+            self._silent[index] = now + self.timing.patience
+
+    def session_opened(self) -> None:
+        """A session is open: whatever ran before is over."""
+        self._running = None
+        self._since.clear()
+        self._given_up.clear()
+
+    def _without_session(self, view: View) -> Decision | None:
+        self._running = None
+        idle = [i for i, s in view.statuses.items() if s.phase is Phase.SEEKING]
+        busy = len(view.statuses) - len(idle)
+        chosen = self._choose(view, idle)
+        if len(chosen) < self.minimum:
+            self._since.pop("gathering", None)
+            return None
+        waited = self._waited("gathering", view.now)
+        if len(chosen) < self.members and (waited < self.timing.patience or (busy and not self._stalled(view))):
+            return None
+        return self._propose(chosen)
+
+    def _in_session(self, view: View, session: bytes) -> Decision | None:
+        inside = {i: s for i, s in view.statuses.items() if i in view.present and s.session == session}
+        if self._is_running(view, inside):
+            return None
+        newcomers = [i for i, s in view.statuses.items() if i not in inside and s.phase is Phase.SEEKING]
+        chosen = self._choose(view, [*inside, *newcomers])
+        if set(chosen) & set(newcomers) and len(chosen) >= self.minimum:
+            return Leave() if self.me is not None and min(chosen) != self.me else self._propose(chosen)
+        lost = view.present - set(inside) - self._given_up
+        if lost and self._waited(f"lost {sorted(lost)}", view.now) < self.timing.patience:
+            return None
+        self._given_up |= lost
+        live = [i for i in _clique(view.statuses, inside) if inside[i].phase in (Phase.READY, Phase.DONE)]
+        if any(inside[i].phase is Phase.FETCHING for i in inside) and not self._stalled(view):
+            return None
+        if len(live) < self.minimum or len({inside[i].state for i in inside}) > 1:
+            return self._renew(view, inside)
+        if all(inside[i].phase is Phase.DONE for i in live):
+            complete = len(inside) == self.members
+            return End() if complete or self._waited("linger", view.now) >= self.timing.linger else None
+        return self._begin(session, inside[live[0]].state.round, live)
+
+    def _is_running(self, view: View, inside: Mapping[int, Status]) -> bool:
+        """Whether an attempt goes on; counts it as failed when it ended without a sum, or stands still."""
+        running = self._running
+        if running is None:
+            return False
+        ours = [inside[i] for i in running.live if i in inside]
+        unheard = [s for s in ours if (s.round, s.attempt) != (running.round, running.attempt) and not _beyond(s, running)]
+        busy = [s for s in ours if s.phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
+        limit = self.timing.training if any(s.phase is Phase.TRAINING for s in busy) else self.timing.patience
+        if (busy or unheard) and view.now - self._last_change < limit:
+            return True
+        self._running = None
+        if ours and all(_beyond(s, running) for s in ours):
+            self._failures = 0
+            return False
+        self._failed(view.now)
+        return True
+
+    def _begin(self, session: bytes, round_: int, live: list[int]) -> Decision:
+        number = self._attempts.get((session, round_), 0)
+        self._attempts = {(session, round_): number + 1}
+        self._running = Attempt(round_, number, tuple(live))
+        self._since.clear()
+        return self._running
+
+    def _renew(self, view: View, inside: Collection[int]) -> Decision | None:
+        """Models differ, or too few can go on: another session decides from what each has kept."""
+        chosen = _clique(view.statuses, inside)
+        busy = [i for i in inside if view.statuses[i].phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
+        if busy and not self._stalled(view):
+            return None
+        if len(chosen) < self.minimum:
+            return None
+        if self.me is not None and min(chosen) != self.me:
+            return Leave()
+        return self._propose(chosen)
+
+    def _choose(self, view: View, wanted: Collection[int]) -> list[int]:
+        """Members that reach each other; without those who kept the last session from opening, if enough are left."""
+        heard = [i for i in wanted if view.now >= self._silent.get(i, view.now)]
+        chosen = _clique(view.statuses, heard)
+        return chosen if len(chosen) >= self.minimum else _clique(view.statuses, wanted)
+
+    def _propose(self, chosen: list[int]) -> Propose:
+        self._since.clear()
+        return Propose(tuple(chosen))
+
+    def _stalled(self, view: View) -> bool:
+        return view.now - self._last_change >= self.timing.patience
+
+    def _waited(self, what: str, now: float) -> float:
+        return now - self._since.setdefault(what, now)
+
+    def _failed(self, now: float) -> None:
+        self._retry_at = now + self.timing.retry * 2 ** min(self._failures, 5)
+        self._failures += 1
+
+
+def _beyond(status: Status, running: Attempt) -> bool:
+    return status.state.round > running.round
+
+
+def _clique(statuses: Mapping[int, Status], wanted: Iterable[int]) -> list[int]:
+    """Members that all reach each other, chosen in roster order."""
+    chosen: list[int] = []
+    for index in sorted(wanted):
+        theirs = statuses[index].reachable
+        if all(other in theirs and index in statuses[other].reachable for other in chosen):
+            chosen.append(index)
+    return chosen

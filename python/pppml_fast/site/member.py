@@ -1,0 +1,473 @@
+"""A member's process as a state machine: sessions, rounds, what is lost and what comes back.
+
+It drives a `PartyMachine` through attempts as the lead plans them, trains through its `Application`, and keeps to the
+rules of protocol.md across restarts: what its journal calls spent is never computed again from the same draws, and the
+model it goes on from is one that a majority holds.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pppml_fast.aggregation.attempt_state import ACTIVE, State
+from pppml_fast.aggregation.attempts import AttemptLedger
+from pppml_fast.aggregation.base import Policy
+from pppml_fast.aggregation.founding import machine_of
+from pppml_fast.aggregation.identity import Identity
+from pppml_fast.aggregation.messages import Frame, Header, MessageType
+from pppml_fast.aggregation.party import PartyMachine
+from pppml_fast.aggregation.roster import Roster, Terms
+from pppml_fast.aggregation.session import Session
+from pppml_fast.aggregation.standing import Standing, agreed_state
+from pppml_fast.errors import KeyReuseError, PppmlError, ProtocolError
+from pppml_fast.params import CkksParams
+from pppml_fast.site.application import Application, StateId
+from pppml_fast.site.events import EventKind, Events
+from pppml_fast.site.lead import Timing
+from pppml_fast.site.node import SiteNode
+from pppml_fast.site.notices import STATE_PIECE, Phase, Plan, PlanKind, StatePiece, StateRequest, Status
+from pppml_fast.transport.base import Outgoing
+
+__all__ = ["Member"]
+
+_OUTSTANDING = 8
+_STATE_LIMIT = 1 << 40
+_SUMMING = frozenset({State.STREAMING, State.CLOSING})
+
+
+@dataclass
+class _Fetch:
+    """A kept model on its way from a peer, piece by piece."""
+
+    state: StateId
+    holders: list[int]
+    data: bytearray = field(default_factory=bytearray)
+    total: int = -1
+    requested: int = 0
+    heard: float = 0.0
+
+
+class Member(SiteNode):
+    """One member. `ready` and `failed` take what the application computed; the rest is `SiteNode`'s.
+
+    Raises nothing on what comes from links; errors of the application and of the journal pass through.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        roster: Roster,
+        policy: Policy,
+        terms: Terms,
+        ledger: AttemptLedger,
+        application: Application,
+        events: Events,
+        timing: Timing | None = None,
+        clock: Callable[[], float] | None = None,
+        spool: Path | None = None,
+    ) -> None:
+        super().__init__(identity, roster, terms.layout, policy, terms, events, timing or Timing())
+        self._ledger, self._application = ledger, application
+        self._params = CkksParams.from_dict(dict(roster.parameters))
+        self._machine: PartyMachine | None = None
+        self._new_machine = machine_of(roster, ledger, self.policy, clock, spool)
+        self._salts: dict[int, int] = {}
+        self._contributed = False
+        self._messages = 0
+        self._seen_state = State.IDLE
+        self._fetch: _Fetch | None = None
+        self._export: tuple[StateId, bytes] | None = None
+        self._plan: Plan | None = None
+        self._held_plan: Plan | None = None
+        self._orphaned_since: float | None = None
+        self._told: Status | None = None
+        self._told_at = -np.inf
+
+    # --- what the application computed --------------------------------------------------------------------
+
+    def ready(self, round_: int, salt: int, values: NDArray[np.float32] | list[NDArray[np.float32]]) -> None:
+        """The update of a round. One that is spent already is trained anew, from other draws."""
+        machine, plan = self._machine, self._plan
+        if machine is None or plan is None or machine.state is not State.PREPARING or self._contributed:
+            return
+        if plan.round != round_ or self._salts.get(round_) != salt:
+            return
+        weight = self.roster.weights[self.identity.name] if self._params.weights == "public" else 1.0
+        try:
+            self._out += machine.contribute(values, weight)
+            self._contributed = True
+        except KeyReuseError as error:
+            self._spend(round_, str(error))
+            self._train(round_)
+        except PppmlError as error:
+            self.failed(error)
+        self._after_machine()
+
+    def failed(self, error: Exception) -> None:
+        """The application could not compute an update: the others go on without this member."""
+        self.events.emit(EventKind.FAILED, reason=str(error))
+        self._stop_attempt()
+
+    # --- links --------------------------------------------------------------------------------------------
+
+    @property
+    def _leads(self) -> bool:
+        if self.roster.relay is not None:
+            return False
+        if self.session is not None or self._handshake is not None:
+            return self._leader == self.index
+        return all(self.index < other for other in self._linked)
+
+    def _on_up(self, peer: str) -> None:
+        """First what this party had released: those who wait for it may not hear of anything else before."""
+        index = self.roster.index(peer)
+        for frames in self._ledger.unsettled().values():
+            for receiver, data in frames:
+                if receiver == index or self.roster.relay is not None:
+                    self._out.append(Outgoing(peer, data))
+        self._told = None
+
+    def _on_down(self, peer: str) -> None:
+        if self._machine is not None:
+            self._out += self._machine.lost(peer)
+            self._after_machine()
+        if self.session is not None and self.roster.index(peer) == self._leader:
+            self._orphaned_since = self._now
+        if self._fetch is not None and self.roster.index(peer) == self._fetch.holders[0]:
+            self._next_holder()
+        self._follow_held_plan()
+
+    def _on_tick(self) -> None:
+        if self._orphaned_since is not None:
+            waited = self._now - self._orphaned_since
+            if self._phase not in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING) or waited >= self.timing.patience:
+                self._dissolve()
+        if self._fetch is not None and self._now - self._fetch.heard >= self.timing.patience:
+            self._dissolve()
+        status = self._status()
+        if self._changed(status) or self._now - self._told_at >= self.timing.heartbeat:
+            self._told, self._told_at = status, self._now
+            self._announce_status(status)
+
+    def pull(self, hop: str) -> Outgoing | None:
+        return None if self._machine is None else self._machine.pull(hop)
+
+    # --- where this member stands -------------------------------------------------------------------------
+
+    @property
+    def _phase(self) -> Phase:
+        machine = self._machine
+        if self._handshake is not None:
+            return Phase.JOINING
+        if self.session is None or machine is None:
+            return Phase.SEEKING
+        if self._fetch is not None:
+            return Phase.FETCHING
+        if machine.state is State.PREPARING:
+            return Phase.SUMMING if self._contributed else Phase.TRAINING
+        if machine.state in _SUMMING:
+            return Phase.SUMMING
+        if machine.state is State.OPENING:
+            return Phase.OPENING
+        return Phase.DONE if self._application.finished() else Phase.READY
+
+    def _status(self) -> Status:
+        members = range(len(self.roster.members))
+        through_relay = self.roster.relay is not None
+        reachable = frozenset(i for i in members if through_relay or i in self._linked or i == self.index)
+        round_, attempt = (0, 0) if self._plan is None else (self._plan.round, self._plan.attempt)
+        newest = self._application.states[0]
+        progress = self._messages & 0xFFFFFFFF
+        return Status(self._session_id(), self._phase, newest, round_, attempt, progress, len(members), reachable)
+
+    def _own_status(self) -> Status | None:
+        return self._status()
+
+    def _changed(self, status: Status) -> bool:
+        return self._told is None or replace(status, progress=0) != replace(self._told, progress=0)
+
+    def _standing(self) -> bytes:
+        known = {name: index for index, name in enumerate(self.roster.names)}
+        witnessed = {known[name]: attempt for name, attempt in self._ledger.witnessed.items() if name in known}
+        return Standing(self._application.states[:2], witnessed).encode()
+
+    # --- sessions -----------------------------------------------------------------------------------------
+
+    def _check_proposer(self, sender: int) -> None:
+        members = len(self.roster.members)
+        if self.roster.relay is not None:
+            expected = {members}
+        else:
+            lowest = min([*(i for i in self._linked if i < members), self.index])
+            expected = {lowest} if self.session is None or self._leader is None else {lowest, self._leader}
+        if sender not in expected:
+            raise ProtocolError(f"a session is proposed by party {sender}, but {sorted(expected)} may lead")
+
+    def _on_session(self, session: Session) -> None:
+        self._orphaned_since = self._plan = self._held_plan = None
+        try:
+            standings = {index: Standing.parse(data) for index, data in session.standings.items()}
+        except ProtocolError as error:
+            self.events.emit(EventKind.SESSION_FAILED, reason=str(error))
+            self._dissolve()
+            return
+        agreed = agreed_state(standings, len(self.roster.members))
+        if agreed is None:
+            reason = "no model is kept by a majority of the roster; more members must be present"
+            self.events.emit(EventKind.SESSION_FAILED, reason=reason)
+            self._dissolve()
+            return
+        self._machine = self._new_machine(session)
+        self._seen_state = State.IDLE
+        self._hear_witnesses(standings, agreed)
+        self._go_on_from(agreed, standings)
+
+    def _hear_witnesses(self, standings: dict[int, Standing], agreed: StateId) -> None:
+        """A peer that saw a signature of this member which its own journal does not know: the disk was rolled back."""
+        for index, standing in standings.items():
+            attempt = standing.witnessed.get(self.index)
+            if index == self.index or attempt is None or self._ledger.knows(attempt):
+                continue
+            # No honest member is ahead of the agreed model by more than one round: a liar costs fresh draws at most.
+            round_ = min(attempt.round, agreed.round + 1)
+            if not self._ledger.needs_fresh_draws(round_):
+                self.events.emit(EventKind.ROLLED_BACK, round=attempt.round, peer=self.roster.names[index])
+                self._ledger.redraw(round_)
+                self._salts.clear()
+
+    def _go_on_from(self, agreed: StateId, standings: dict[int, Standing]) -> None:
+        """Hold the agreed model: it is here, it is the one before this one, or a peer has it."""
+        states = self._application.states
+        if states[0] == agreed:
+            return
+        if states[0].round > agreed.round:
+            self._ledger.redraw(states[0].round - 1)
+            self._salts.clear()
+        if agreed in states:
+            self._application.step_back(agreed)
+            self.events.emit(EventKind.STEPPED_BACK, round=agreed.round, model=agreed.hash.hex())
+            return
+        holders = [index for index, standing in sorted(standings.items()) if agreed in standing.states]
+        self._fetch = _Fetch(agreed, holders, heard=self._now)
+        self._request()
+
+    def _leave(self) -> None:
+        self._stop_attempt()
+        if self._machine is not None and self._machine.state is State.OPENING:
+            self._machine.discard()
+            self._after_machine()
+        if self._machine is not None:
+            self._machine.session.close()
+        self._machine = self._fetch = self._export = self._plan = self._held_plan = None
+        self._orphaned_since = None
+
+    def _dissolve(self) -> None:
+        """Be in no session, for now."""
+        self._leave()
+        self.session = self._gate = self._leader = None
+
+    # --- plans --------------------------------------------------------------------------------------------
+
+    def _on_membership(self, frame: Frame) -> None:
+        kind, sender = frame.header.type, frame.header.sender
+        if kind is MessageType.PLAN:
+            if sender != self._leader:
+                raise ProtocolError(f"party {sender} plans, but party {self._leader} leads this session")
+            self._begin(Plan.parse(frame.body))
+        elif kind is MessageType.STATE_REQUEST:
+            self._serve(sender, StateRequest.parse(frame.body))
+        elif kind is MessageType.STATE:
+            self._on_piece(sender, StatePiece.parse(frame.body))
+        else:
+            raise ProtocolError(f"{kind.name} has no place between rounds")
+
+    def _begin(self, plan: Plan) -> None:
+        if plan.parties != len(self.roster.members):
+            raise ProtocolError(f"a plan counts {plan.parties} members")
+        if plan.kind is PlanKind.END:
+            self.ended = self._application.finished()
+        elif plan.kind is PlanKind.LEAVE:
+            self._dissolve()
+        else:
+            self._stop_attempt()
+            self._held_plan = plan
+            self._follow_held_plan()
+
+    def _follow_held_plan(self) -> None:
+        """Begin the planned attempt, once every member of the last sum has told the same new model."""
+        plan, machine = self._held_plan, self._machine
+        if plan is None or machine is None or machine.state in ACTIVE:
+            return
+        if machine.state is State.FINISHED and machine.unconfirmed & self._reachable_names():
+            return
+        self._held_plan = None
+        if self._fetch is not None or plan.round != self._application.states[0].round:
+            raise ProtocolError(f"round {plan.round} is planned; this member is at {self._application.states[0].round}")
+        if self.index not in plan.live:
+            return
+        names = [self.roster.names[index] for index in sorted(plan.live)]
+        self._plan, self._contributed, self._export = plan, False, None
+        self._ledger.settle(plan.round)
+        try:
+            self._out += machine.begin(plan.round, plan.attempt, names, self._params)
+        finally:
+            self._after_machine()
+        self.events.emit(
+            EventKind.ATTEMPT_BEGAN,
+            session=machine.session.id.hex(),
+            round=plan.round,
+            attempt=plan.attempt,
+            live=names,
+            parameters=self._params.name,
+        )
+        machine.prepare(self.layout.size)
+        self._train(plan.round)
+
+    def _reachable_names(self) -> set[str]:
+        if self.roster.relay is not None:
+            return set(self.roster.names)
+        return {self.roster.everyone[index].name for index in self._linked}
+
+    def _train(self, round_: int) -> None:
+        salt = self._salts.get(round_)
+        if salt is None:
+            salt = 1 + secrets.randbits(62) if self._ledger.needs_fresh_draws(round_) else 0
+            self._salts = {round_: salt}
+        self.events.emit(EventKind.TRAINING, round=round_, salt=salt)
+        self._application.train(round_, salt)
+
+    def _spend(self, round_: int, reason: str) -> None:
+        """The update of a round is spent and its sum is not here: it is never computed again."""
+        self._ledger.redraw(round_)
+        self._salts.pop(round_, None)
+        self.events.emit(EventKind.SPENT, round=round_, reason=reason)
+
+    # --- attempts -----------------------------------------------------------------------------------------
+
+    def _on_frame(self, peer: str, header: Header, data: bytes) -> None:
+        machine = self._machine
+        if machine is None or header.session != machine.session.id:
+            raise ProtocolError(f"{header.type.name} belongs to a session that this member is not in")
+        self._out += machine.receive(data)
+        self._messages += 1
+        self._after_machine(peer)
+        self._follow_held_plan()
+
+    def _stop_attempt(self) -> None:
+        """Abandon the attempt, if this party's share is not released."""
+        machine = self._machine
+        if machine is not None and machine.state in ACTIVE and machine.state is not State.OPENING:
+            self._out += machine.abandon()
+            self._after_machine()
+
+    def _after_machine(self, peer: str = "") -> None:
+        """Tell and do what follows from the machine's new state."""
+        machine, plan = self._machine, self._plan
+        if machine is None:
+            return
+        refusals, machine.refusals[:] = list(machine.refusals), []
+        for error in refusals:
+            self.refused(peer, error)
+        refused_by, machine.refused_by[:] = list(machine.refused_by), []
+        for name in refused_by:
+            self.events.emit(EventKind.REFUSED_BY, peer=name)
+        if machine.drift is not None:
+            self.events.emit(EventKind.DRIFT, round=self._application.states[0].round, peer=str(machine.drift))
+            self._dissolve()
+            return
+        if machine.state is self._seen_state or plan is None:
+            return
+        self._seen_state = machine.state
+        about = {"session": machine.session.id.hex(), "round": plan.round, "attempt": plan.attempt}
+        self.events.emit(EventKind.STATE, **about, state=machine.state.value)
+        if machine.state is State.FINISHED:
+            self._commit(machine, plan)
+        elif machine.state in (State.ABANDONED, State.FAILED):
+            self.events.emit(EventKind.ABANDONED, **about, reason=str(machine.failure))
+            if machine.update_spent:
+                self._spend(plan.round, str(machine.failure))
+
+    def _commit(self, machine: PartyMachine, plan: Plan) -> None:
+        outcome = machine.outcome
+        if outcome is None:
+            raise ProtocolError(f"round {plan.round} has no outcome")
+        state = self._application.commit(plan.round, machine.mean())
+        self._salts.pop(plan.round, None)
+        members = [self.roster.names[index] for index in sorted(outcome.members)]
+        self.events.emit(
+            EventKind.ROUND_FINISHED,
+            session=machine.session.id.hex(),
+            round=plan.round,
+            attempt=plan.attempt,
+            members=members,
+            transcript=outcome.transcript.hex(),
+            model=state.hash.hex(),
+            costs=dict(vars(machine.meter)),
+        )
+        self._out += machine.announce_model(state.hash)
+        self._after_machine()
+
+    # --- kept models --------------------------------------------------------------------------------------
+
+    def _request(self) -> None:
+        """Ask the holder for pieces, a few ahead."""
+        fetch = self._fetch
+        if fetch is None:
+            return
+        ahead = len(fetch.data) + (_OUTSTANDING if fetch.total >= 0 else 1) * STATE_PIECE
+        end = fetch.total if fetch.total >= 0 else 1
+        while fetch.requested < min(ahead, end):
+            request = StateRequest(fetch.state, fetch.requested)
+            gate, holder = self._require_gate(), fetch.holders[0]
+            self._to(holder, gate.sign(holder, MessageType.STATE_REQUEST, request.encode()))
+            fetch.requested += STATE_PIECE
+
+    def _serve(self, sender: int, request: StateRequest) -> None:
+        if request.state not in self._application.states:
+            raise ProtocolError(f"party {sender} asks for a model that is not kept here")
+        if self._export is None or self._export[0] != request.state:
+            self._export = (request.state, self._application.export(request.state))
+        data = self._export[1]
+        if request.offset > len(data):
+            raise ProtocolError(f"party {sender} asks for byte {request.offset} of {len(data)}")
+        piece = StatePiece(
+            request.state, len(data), request.offset, data[request.offset : request.offset + STATE_PIECE]
+        )
+        self._to(sender, self._require_gate().seal(sender, MessageType.STATE, piece.encode()))
+
+    def _on_piece(self, sender: int, piece: StatePiece) -> None:
+        fetch = self._fetch
+        if fetch is None or sender != fetch.holders[0] or piece.state != fetch.state:
+            raise ProtocolError(f"party {sender} sends a piece of a model that nobody asked for")
+        if piece.offset != len(fetch.data) or fetch.total not in (-1, piece.total) or piece.total > _STATE_LIMIT:
+            raise ProtocolError(f"party {sender} sends byte {piece.offset} of {piece.total}, not the next piece")
+        fetch.total, fetch.heard = piece.total, self._now
+        fetch.data += piece.data
+        if len(fetch.data) < fetch.total:
+            self._request()
+            return
+        try:
+            self._application.adopt(fetch.state, bytes(fetch.data))
+        except PppmlError as error:
+            self.refused(self.roster.names[sender], error)
+            self._next_holder()
+            return
+        self._fetch = None
+        peer = self.roster.names[sender]
+        self.events.emit(EventKind.CAUGHT_UP, round=fetch.state.round, peer=peer, model=fetch.state.hash.hex())
+        self._follow_held_plan()
+
+    def _next_holder(self) -> None:
+        """Ask the next one that keeps the model; with nobody left, another session has to be opened."""
+        fetch = self._fetch
+        if fetch is None or len(fetch.holders) < 2:
+            self._dissolve()
+            return
+        self._fetch = _Fetch(fetch.state, fetch.holders[1:], heard=self._now)
+        self._request()

@@ -1,0 +1,381 @@
+"""What a member and a coordinator have in common: links, sessions and, where it is this node's turn, the lead.
+
+A state machine without I/O: `up`, `down`, `receive` and `tick` go in, `outgoing` and `pull` come out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import replace
+
+from pppml_fast.aggregation.base import NeverPickled, Policy
+from pppml_fast.aggregation.handshake import Handshake, HandshakeState, route
+from pppml_fast.aggregation.identity import Identity, verify
+from pppml_fast.aggregation.messages import EVERYONE, SESSION_SCOPE, Frame, Header, MessageType, parse_frame, parse_header
+from pppml_fast.aggregation.roster import Roster, Terms
+from pppml_fast.aggregation.session import CONTROL, Gate, Session
+from pppml_fast.errors import PppmlError, ProtocolError
+from pppml_fast.layout import Layout
+from pppml_fast.site.events import EventKind, Events
+from pppml_fast.site.lead import Attempt, Decision, End, Lead, Leave, Propose, Timing, View
+from pppml_fast.site.notices import NO_SESSION, Plan, PlanKind, Status
+from pppml_fast.transport.base import Outgoing
+
+__all__ = ["MEMBERSHIP", "SiteNode"]
+
+MEMBERSHIP = 1
+"""The attempt number, within the round that stands for a session, of messages about membership."""
+_EARLY_COUNT = 256
+_EARLY_BYTES = 4 << 20
+_HANDSHAKE = (MessageType.HELLO, MessageType.ENCAPSULATION, MessageType.READY)
+
+
+class SiteNode(NeverPickled, ABC):
+    """One node of a federation: its links, the session it is in, and what it says to others.
+
+    ``layout`` is the model's, for a coordinator that proposes sessions; ``terms`` None makes a coordinator. The policy
+    pins every identity of the roster.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        roster: Roster,
+        layout: Layout,
+        policy: Policy,
+        terms: Terms | None,
+        events: Events,
+        timing: Timing,
+    ) -> None:
+        self.identity, self.roster, self.layout, self.events, self.timing = identity, roster, layout, events, timing
+        pinned = {member.name: member.public for member in roster.everyone}
+        self.policy = policy if policy.pinned is not None else replace(policy, pinned=pinned)
+        self.index = roster.index(identity.name)
+        self.session: Session | None = None
+        self.ended = False
+        self._terms = terms
+        self._linked: set[int] = set()
+        self._statuses: dict[int, Status] = {}
+        self._handshake: Handshake | None = None
+        self._opening_since = 0.0
+        self._gate: Gate | None = None
+        self._leader: int | None = None
+        self._early: list[tuple[str, bytes]] = []
+        self._hellos: dict[str, bytes] = {}
+        self._out: list[Outgoing] = []
+        self._now = 0.0
+        self._status_sequence = 0
+        members = len(roster.members)
+        is_member = self.index < members
+        self._lead = Lead(members, self.policy.minimum(members), self.index if is_member else None, timing)
+
+    # --- what the driver calls ----------------------------------------------------------------------------
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """Names of the nodes this one has links to: the relay of a star, or all others."""
+        if self.roster.relay is not None and self.index < len(self.roster.members):
+            return (self.roster.relay.name,)
+        return tuple(member.name for member in self.roster.everyone if member.name != self.identity.name)
+
+    def outgoing(self) -> list[Outgoing]:
+        """What is to be sent, in order; it is handed out once."""
+        out, self._out = self._out, []
+        return out
+
+    def up(self, peer: str) -> None:
+        """A link stands."""
+        self.events.emit(EventKind.LINK_UP, peer=peer)
+        self._linked.add(self.roster.index(peer))
+        self._on_up(peer)
+
+    def down(self, peer: str) -> None:
+        """A link is gone, with all that was under way on it."""
+        self.events.emit(EventKind.LINK_DOWN, peer=peer)
+        index = self.roster.index(peer)
+        self._linked.discard(index)
+        self._statuses.pop(index, None)
+        if self._handshake is not None:
+            self._out += self._handshake.lost(peer)
+            self._after_handshake()
+        self._on_down(peer)
+
+    def tick(self, now: float) -> None:
+        """The time, in seconds by a clock that never goes back: several times in a heartbeat, and before each event."""
+        self._now = now
+        if self._handshake is not None and now - self._opening_since >= self.timing.handshake:
+            self._drop_handshake(f"no session opened within {self.timing.handshake:g} s")
+        self._on_tick()
+        while self._leads and not self.ended:
+            decision = self._lead.decide(self._view())
+            if decision is None:
+                break
+            self._carry_out(decision)
+
+    def receive(self, peer: str, data: bytes) -> None:
+        """Take one message of a link; what is refused changes nothing."""
+        try:
+            self._dispatch(peer, data)
+        except PppmlError as error:
+            self.refused(peer, error)
+
+    @abstractmethod
+    def pull(self, hop: str) -> Outgoing | None:
+        """The next bulk message for a hop that has room, when there is one."""
+
+    def refused(self, peer: str, error: PppmlError) -> None:
+        """A message of a peer was refused: the reason is for this node's log alone."""
+        self.events.emit(EventKind.REFUSED, peer=peer, reason=str(error))
+
+    # --- what the kinds of nodes fill in ------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def _leads(self) -> bool:
+        """Whether it is this node's turn to decide what comes next."""
+
+    @abstractmethod
+    def _on_up(self, peer: str) -> None:
+        """A link stands."""
+
+    @abstractmethod
+    def _on_down(self, peer: str) -> None:
+        """A link is gone."""
+
+    @abstractmethod
+    def _on_tick(self) -> None:
+        """Time passes."""
+
+    @abstractmethod
+    def _on_session(self, session: Session) -> None:
+        """A session is open."""
+
+    @abstractmethod
+    def _on_frame(self, peer: str, header: Header, data: bytes) -> None:
+        """A message of a session's attempts."""
+
+    @abstractmethod
+    def _on_membership(self, frame: Frame) -> None:
+        """A message about membership, of the session this node is in."""
+
+    @abstractmethod
+    def _standing(self) -> bytes:
+        """What goes into this node's hello."""
+
+    @abstractmethod
+    def _leave(self) -> None:
+        """Forget the session: another one is being opened, or none."""
+
+    @abstractmethod
+    def _begin(self, plan: Plan) -> None:
+        """Follow a plan, this node's own or the lead's."""
+
+    def _check_proposer(self, sender: int) -> None:
+        """Raise ProtocolError when a session is proposed by a node whose turn it is not."""
+
+    def _own_status(self) -> Status | None:
+        """This node's status, when it is a member."""
+        return None
+
+    # --- messages -----------------------------------------------------------------------------------------
+
+    def _dispatch(self, peer: str, data: bytes) -> None:
+        header, _ = parse_header(data)
+        kind = header.type
+        if kind is MessageType.STATUS:
+            self._on_status(peer, parse_frame(data))
+        elif kind is MessageType.ROSTER:
+            self._on_proposal(peer, header, data)
+        elif kind is MessageType.HELLO and (self._handshake is None or header.session != self._handshake.proposal):
+            # Of a proposal that is still on its way here, over another link.
+            self._hellos[peer] = data
+        elif self._belongs_to_handshake(header):
+            self._feed_handshake(peer, data)
+        elif self.session is not None and header.session == self.session.id and header.round == SESSION_SCOPE:
+            self._on_membership_frame(peer, header, data)
+        elif self._handshake is not None and (self.session is None or header.session != self.session.id):
+            self._keep(peer, data)
+        else:
+            self._on_frame(peer, header, data)
+
+    def _belongs_to_handshake(self, header: Header) -> bool:
+        if self._handshake is None or header.round != SESSION_SCOPE or header.attempt != 0:
+            return False
+        return header.type in _HANDSHAKE or header.type is MessageType.REFUSED
+
+    def _keep(self, peer: str, data: bytes) -> None:
+        """A message of the session that is being opened: another node has it open already."""
+        size = sum(len(kept) for _, kept in self._early) + len(data)
+        if len(self._early) >= _EARLY_COUNT or size > _EARLY_BYTES:
+            raise ProtocolError("too much arrived for a session that is not open")
+        self._early.append((peer, data))
+
+    def _on_membership_frame(self, peer: str, header: Header, data: bytes) -> None:
+        gate = self._require_gate()
+        if header.receiver not in (EVERYONE, self.index):
+            self._on_frame(peer, header, data)
+            return
+        frame = parse_frame(data)
+        message = gate.accept(frame)
+        self._on_membership(replace(frame, body=message.body))
+
+    def _on_status(self, peer: str, frame: Frame) -> None:
+        sender = frame.header.sender
+        if self.roster.index(peer) != sender or sender >= len(self.roster.members):
+            raise ProtocolError(f"a status of party {sender} came over the link to {peer!r}")
+        if frame.header.session != self.roster.fingerprint:
+            raise ProtocolError(f"{peer!r} is of another federation: its roster is not this one")
+        member = self.roster.members[sender]
+        verify(member.public, CONTROL, frame.prefix + frame.body, frame.signature, member.name)
+        status = Status.parse(frame.body)
+        if status.parties != len(self.roster.members):
+            raise ProtocolError(f"{peer!r} counts {status.parties} members")
+        self._statuses[sender] = status
+        self._on_heard(sender)
+
+    def _on_heard(self, sender: int) -> None:
+        """A member's status is new."""
+
+    # --- sessions -----------------------------------------------------------------------------------------
+
+    def _on_proposal(self, peer: str, header: Header, data: bytes) -> None:
+        if self.roster.index(peer) != header.sender:
+            raise ProtocolError(f"{peer!r} passes on a proposal of party {header.sender}; proposals come from the lead")
+        self._check_proposer(header.sender)
+        self._start_handshake(None, ())
+        self._leader = header.sender
+        self._feed_handshake(peer, data)
+        hellos, self._hellos = self._hellos, {}
+        for sender, hello in hellos.items():
+            if self._handshake is not None and parse_header(hello)[0].session == self._handshake.proposal:
+                self._feed_handshake(sender, hello)
+
+    def _start_handshake(self, proposal: Roster | None, present: Iterable[int]) -> None:
+        self._leave()
+        self.session = self._gate = None
+        self._early.clear()
+        names = [self.roster.names[index] for index in present]
+        layout = self.layout if self._terms is None else None
+        self._handshake = Handshake(
+            self.identity,
+            self.policy,
+            self._terms,
+            proposal,
+            present=names or None,
+            layout=layout,
+            standing=self._standing(),
+        )
+        self._opening_since = self._now
+
+    def _feed_handshake(self, peer: str, data: bytes) -> None:
+        handshake = self._handshake
+        if handshake is None:
+            raise ProtocolError("no session is being opened")
+        known = len(handshake.refusals)
+        self._out += handshake.receive(data)
+        for error in handshake.refusals[known:]:
+            self.refused(peer, error)
+        self._after_handshake()
+
+    def _after_handshake(self) -> None:
+        handshake = self._handshake
+        if handshake is None:
+            return
+        if handshake.state is HandshakeState.REFUSED:
+            self._drop_handshake(str(handshake.failure))
+        elif handshake.session is not None:
+            self._handshake = None
+            self.session = handshake.session
+            self._gate = self.session.gate(SESSION_SCOPE, MEMBERSHIP)
+            if self._leads:
+                self._lead.session_opened()
+            lead = "" if self._leader is None else self.roster.everyone[self._leader].name
+            self.events.emit(
+                EventKind.SESSION_OPENED,
+                session=self.session.id.hex(),
+                present=list(self.session.present_names),
+                lead=lead,
+            )
+            self._on_session(self.session)
+            early, self._early = self._early, []
+            for peer, data in early:
+                self.receive(peer, data)
+
+    def _drop_handshake(self, reason: str) -> None:
+        awaited = frozenset() if self._handshake is None else self._handshake.awaited
+        if self._leads:
+            self._lead.session_failed(self._now, awaited)
+        self._handshake = None
+        self._early.clear()
+        self.events.emit(EventKind.SESSION_FAILED, reason=reason)
+
+    # --- the lead -----------------------------------------------------------------------------------------
+
+    def _view(self) -> View:
+        statuses = {index: status for index, status in self._statuses.items() if index in self._linked}
+        own = self._own_status()
+        if own is not None:
+            statuses[self.index] = own
+        session = None if self.session is None else self.session.id
+        present = frozenset() if self.session is None else self.session.present
+        opening = None if self._handshake is None else self._opening_since
+        return View(self._now, statuses, session, present, opening)
+
+    def _carry_out(self, decision: Decision) -> None:
+        members = len(self.roster.members)
+        if isinstance(decision, Propose):
+            self._leader = self.index
+            self._start_handshake(self.roster, decision.present)
+            if self._handshake is not None:
+                self._out += self._handshake.start()
+            return
+        live: frozenset[int] = frozenset()
+        if isinstance(decision, Attempt):
+            live = frozenset(decision.live)
+            plan = Plan(PlanKind.ATTEMPT, decision.round, decision.attempt, members, live)
+        elif isinstance(decision, Leave):
+            plan = Plan(PlanKind.LEAVE, 0, 0, members, live)
+        elif isinstance(decision, End):
+            plan = Plan(PlanKind.END, 0, 0, members, live)
+        data = self._require_gate().sign(EVERYONE, MessageType.PLAN, plan.encode())
+        session = self.session
+        present = frozenset() if session is None else session.present
+        self._begin_as_relay(plan)
+        for index in sorted(present - {self.index}):
+            self._out.append(Outgoing(self.roster.everyone[index].name, data))
+        self._begin(plan)
+
+    def _begin_as_relay(self, plan: Plan) -> None:
+        """A relay opens the attempt before its members hear of it."""
+
+    # --- sending ------------------------------------------------------------------------------------------
+
+    def _announce_status(self, status: Status) -> None:
+        """The same signed bytes to everyone this node has a link to."""
+        body = status.encode()
+        header = Header(
+            MessageType.STATUS,
+            self.roster.fingerprint,
+            SESSION_SCOPE,
+            MEMBERSHIP,
+            self.index,
+            EVERYONE,
+            self._status_sequence,
+        )
+        self._status_sequence += 1
+        prefix = header.encode(len(body))
+        data = prefix + body + self.identity.sign(CONTROL, prefix + body)
+        for index in sorted(self._linked):
+            self._out.append(Outgoing(self.roster.everyone[index].name, data))
+
+    def _to(self, receiver: int, data: bytes) -> None:
+        self._out.append(route(self.roster, self.index, receiver, data))
+
+    def _session_id(self) -> bytes:
+        return NO_SESSION if self.session is None else self.session.id
+
+    def _require_gate(self) -> Gate:
+        if self._gate is None:
+            raise ProtocolError("this node is in no session")
+        return self._gate
