@@ -67,7 +67,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished attempt gave: the live set by index, the sum, and the agreed transcript digest.
+    """What a finished attempt gave: live set by index, sum, root over its chunks, agreed transcript digest.
 
     ``length`` is the number of weights, ``integers`` int64 (params.integer_count(length),).
     """
@@ -75,6 +75,7 @@ class Outcome:
     members: frozenset[int]
     length: int
     integers: NDArray[np.int64]
+    root: bytes
     transcript: bytes
 
 

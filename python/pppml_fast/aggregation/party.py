@@ -364,7 +364,7 @@ class PartyMachine(NeverPickled, ABC):
         live = bytes(int(index in members) for index in range(len(self.session.roster.members)))
         values = digest("pppml integers v1", np.ascontiguousarray(integers, "<i8").tobytes())
         transcript = digest("pppml transcript v1", self.session.id, numbers, live, root, values)
-        self.outcome = Outcome(members, now.length, integers, transcript)
+        self.outcome = Outcome(members, now.length, integers, root, transcript)
         self.failure = None
         self.state = State.FINISHED
         self._wipe()
