@@ -66,6 +66,8 @@ PYTHON = (
     PythonTarget("card", "site_targets", "card", "card_seeds", 0.002, 2000),
     PythonTarget("handshake", "protocol_targets", "handshake", "handshake_seeds", 0.0004, 300, 8192),
     PythonTarget("round", "protocol_targets", "whole_round", "round_seeds", 0.0001, 72, 512),
+    PythonTarget("transcript", "record_targets", "transcript", "transcript_seeds", 0.0005, 1000),
+    PythonTarget("log_line", "record_targets", "log_line", "log_line_seeds", 0.005, 8000),
 )
 
 
@@ -75,7 +77,7 @@ def python_target(name: str) -> tuple[PythonTarget, Callable[[bytes], None], lis
     from json_edits import WORDS
 
     module = import_module(target.module)
-    words = WORDS if name in ("literal", "roster", "layout", "handshake", "federation", "card") else ()
+    words = WORDS if name in ("literal", "roster", "layout", "handshake", "federation", "card", "transcript", "log_line") else ()
     return target, getattr(module, target.function), getattr(module, target.seeds)(), words
 
 

@@ -31,6 +31,7 @@ def test_every_kind_has_its_fields() -> None:
         ({**REFUSED, "why": "x"}, "refused does not know why"),
         ({**REFUSED, "peer": b"east"}, "wrong type for peer"),
         ({**REFUSED, "round": -1}, "wrong type for round"),
+        ({**REFUSED, "round": 1 << 63}, "wrong type for round"),
         ({**REFUSED, "round": "3"}, "wrong type for round"),
     ],
 )
@@ -45,6 +46,7 @@ def test_mistaken_lists_and_figures() -> None:
     progress = {"session": "ab", "round": 0, "attempt": 0, "chunks": 1, "of": 2, "bytes_in": {"a": 1}, "bytes_out": {}}
     assert mistakes(EventKind.PROGRESS, progress) == ""
     assert "bytes_in" in mistakes(EventKind.PROGRESS, {**progress, "bytes_in": {"a": [0.5] * 9}})
+    assert "bytes_out" in mistakes(EventKind.PROGRESS, {**progress, "bytes_out": {"a": float("nan")}})
 
 
 def test_the_suite_is_strict() -> None:

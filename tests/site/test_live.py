@@ -126,9 +126,11 @@ def test_nothing_is_changed_in_place() -> None:
         state.sites["x"] = state.sites["north"]  # type: ignore[index]
 
 
-FIGURES = st.dictionaries(st.sampled_from(["east", "x\n"]), st.one_of(st.integers(), st.floats()), max_size=3)
+FIGURES = st.dictionaries(
+    st.sampled_from(["east", "x\n"]), st.one_of(st.integers(0, 1 << 60), st.floats(0, 1e18)), max_size=3
+)
 NAMED = {
-    **dict.fromkeys(events._NUMBERS, st.integers(0, 1 << 70)),
+    **dict.fromkeys(events._NUMBERS, st.integers(0, (1 << 63) - 1)),
     **dict.fromkeys(events._NAMES, st.lists(st.text(max_size=3), max_size=3)),
     **dict.fromkeys(events._FIGURES, FIGURES),
 }

@@ -71,7 +71,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished attempt gave: the live set by index, the weighted mean, the sum, and the transcript digest.
+    """What a finished attempt gave: live set by index, weighted mean, sum, root over its chunks, transcript digest.
 
     ``length`` is the number of weights, ``mean`` float32 (length,): the sum over the live weights' sum (the sum itself
     where `sum` numbers its rounds). ``integers`` int64 (params.integer_count(length),), None where the mean went to
@@ -82,6 +82,7 @@ class Outcome:
     length: int
     mean: NDArray[np.float32]
     integers: NDArray[np.int64] | None
+    root: bytes
     transcript: bytes
 
 

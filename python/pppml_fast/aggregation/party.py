@@ -432,7 +432,7 @@ class PartyMachine(Correspondent, ABC):
         live = bytes(int(index in members) for index in range(len(self.session.roster.members)))
         key = digest("pppml opening v1", opening)
         transcript = digest("pppml transcript v2", self.session.id, numbers, live, root, key)
-        self.outcome = Outcome(members, now.length, opened.mean, opened.integers, transcript)
+        self.outcome = Outcome(members, now.length, opened.mean, opened.integers, root, transcript)
         self.failure = None
         self.state = State.FINISHED
         self._wipe()

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -28,7 +27,7 @@ _STYLES = {
     "failed": "bold red",
     "stopped": "dim",
 }
-_BAR = 20
+_BAR = 8
 _LATEST = 6
 _REFRESHES = 4
 _TENTHS = 10
@@ -40,10 +39,10 @@ def draw(state: LiveState, now: float) -> RenderableType:
     refusals = [(refusal.time, site.name, refusal) for site in state.sites.values() for refusal in site.refusals]
     for _, name, refusal in sorted(refusals, key=lambda row: row[0])[-_LATEST:]:
         times = f" ({refusal.times} times)" if refusal.times > 1 else ""
-        parts.append(Text(f"{_safe(name)}: {refusal.text}{times}", style="yellow"))
+        parts.append(_line(f"{_safe(name)}: {refusal.text}{times}", "yellow"))
     notes = [(note.time, site.name, note.text) for site in state.sites.values() for note in site.notes]
     for _, name, text in sorted(notes, key=lambda row: row[0])[-_LATEST:]:
-        parts.append(Text(f"{_safe(name)}: {text}", style="dim"))
+        parts.append(_line(f"{_safe(name)}: {text}", "dim"))
     return Group(*parts)
 
 
@@ -109,6 +108,11 @@ class Screen:
         return True
 
 
+def _line(text: str, style: str) -> Text:
+    """Text that stays on one line: the log has the rest."""
+    return Text(text, style=style, no_wrap=True, overflow="ellipsis")
+
+
 def _head(state: LiveState) -> Text:
     sites = [site for site in state.sites.values() if site.running]
     if not sites:
@@ -144,9 +148,11 @@ def _shape(state: LiveState) -> Text:
 
 
 def _table(state: LiveState, now: float) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("party", "state", "round", "added", "whole sum", "in MB/s", "out MB/s", "links"):
-        table.add_column(title, justify="right" if "MB" in title or title == "round" else "left", no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for title in ("party", "state", "round", "added", "whole sum", "MB/s in", "out", "links"):
+        table.add_column(
+            title, justify="right" if title in ("round", "MB/s in", "out") else "left", no_wrap=title != "links"
+        )
     names = [*state.members, *([state.relay] if state.relay else [])]
     for name in [*names, *(name for name in state.sites if name not in names)]:
         site = state.sites.get(name)

@@ -90,6 +90,7 @@ _NUMBERS = frozenset(["round", "attempt", "chunks", "of", "back", "rounds", "sal
 _NAMES = frozenset(["members", "present", "live", "digests"])
 _FIGURES = frozenset(["bytes_in", "bytes_out", "costs"])
 """Types of fields in every kind: whole numbers >= 0, lists of texts, numbers by name. All others are texts."""
+_LIMIT = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -164,11 +165,13 @@ class Events:
 
 def _fits(name: str, value: Any) -> bool:
     if name in _NUMBERS:
-        return isinstance(value, int) and value >= 0
+        return isinstance(value, int) and 0 <= value < _LIMIT
     if name in _NAMES:
         return isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)
     if name in _FIGURES:
+        # Not a number is below no limit.
         return isinstance(value, Mapping) and all(
-            isinstance(key, str) and isinstance(entry, (int, float)) for key, entry in value.items()
+            isinstance(key, str) and isinstance(entry, (int, float)) and abs(entry) < _LIMIT
+            for key, entry in value.items()
         )
     return isinstance(value, str)

@@ -393,6 +393,7 @@ class Member(SiteNode):
             round=plan.round,
             attempt=plan.attempt,
             members=members,
+            root=outcome.root.hex(),
             transcript=outcome.transcript.hex(),
             model=state.hash.hex(),
             costs=dict(vars(machine.meter)),

@@ -10,7 +10,7 @@ from pathlib import Path
 from pppml_fast.errors import DataError, PppmlError
 from pppml_fast.site.transcript import LONGEST_LINE, START, TranscriptLine
 
-__all__ = ["Comparison", "Row", "Transcript", "compare", "read_transcript"]
+__all__ = ["Comparison", "Row", "Transcript", "compare", "parse_transcript", "read_transcript"]
 
 _LARGEST_FILE = 1 << 28
 COMPARED = ("planned", "live", "root", "transcript", "model")
@@ -73,21 +73,24 @@ def read_transcript(path: str | os.PathLike[str], keys: Mapping[str, bytes] | No
     Reading stops at the first line that is altered, moved, foreign or cut short. Raises OSError where there is no such
     file, DataError where it is too large to be one.
     """
-    name = os.fspath(path)
     size = Path(path).stat().st_size
     if size > _LARGEST_FILE:
-        raise DataError(f"{name} has {size} bytes, more than the {_LARGEST_FILE} of any transcript; give a transcript")
-    data = Path(path).read_bytes()
+        raise DataError(f"{path} has {size} bytes, more than the {_LARGEST_FILE} of any transcript; give a transcript")
+    return parse_transcript(Path(path).read_bytes(), os.fspath(path), keys)
+
+
+def parse_transcript(data: bytes, name: str, keys: Mapping[str, bytes] | None = None) -> Transcript:
+    """The same for the bytes of a file of this ``name``."""
     lines: list[TranscriptLine] = []
-    for number, text in enumerate(data.split(b"\n")[: data.count(b"\n")], start=1):
+    *whole, rest = data.split(b"\n")
+    for number, text in enumerate(whole, start=1):
         try:
             line = _next_line(text, lines, keys)
         except PppmlError as error:
             return Transcript(name, tuple(lines), f"{name}, line {number}: {error}", keys is not None)
         lines.append(line)
-    ended = not data or data.endswith(b"\n")
-    fault = "" if ended else f"{name}, line {len(lines) + 1}: the line is cut short; its party's next start mends it"
-    return Transcript(name, tuple(lines), fault, keys is not None)
+    cut = f"{name}, line {len(lines) + 1}: the line is cut short; its party's next start mends it"
+    return Transcript(name, tuple(lines), cut if rest else "", keys is not None)
 
 
 def _next_line(text: bytes, before: Sequence[TranscriptLine], keys: Mapping[str, bytes] | None) -> TranscriptLine:
