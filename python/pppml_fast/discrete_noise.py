@@ -1,9 +1,9 @@
 """Integer noise for differential privacy: discrete Gaussian and Skellam, drawn by integer arithmetic alone.
 
-Every decision compares random bits with a threshold known to `PRECISION` bits. The leading bits decide in NumPy; the few
-draws that they leave undecided are settled by exact Python integers with further random bits. What is drawn follows the
-stated law up to 2^-160 per value (the truncated tails and the thresholds' last bits). Draws take a time that depends on
-the noise, never on the data.
+Every decision compares random bits with a threshold known to `PRECISION` bits. The leading bits decide in NumPy; the
+few draws that they leave undecided are settled by exact Python integers with further random bits. What is drawn follows
+the stated law up to 2^-160 per value (the truncated tails and the thresholds' last bits). Draws take a time that
+depends on the noise, never on the data.
 
 [CKS] Canonne, Kamath, Steinke, "The Discrete Gaussian for Differential Privacy", 2020.
 """

@@ -2,7 +2,7 @@
 
 Each member clips its whole update in L2, rounds it to integers whose L2 norm is at most ``sensitivity`` (checked on the
 integers), adds noise to them, and hands the result to encryption as floats that quantise back to exactly those
-integers. `pppml_fast.accounting` tells what that protects.
+integers. `pppml_fast.aggregation.accounting` tells what that protects.
 
 Protected is one hospital's whole update in every round, not one patient: that needs DP-SGD inside training.
 
@@ -59,11 +59,11 @@ def tolerated_colluders(parties: int, threshold: int) -> int:
 class PrivacyTerms:
     """The noise every member adds, as agreed in the roster.
 
-    ``l2_clip`` bounds the L2 norm of one whole update before it is weighted; ``largest_weight`` is the largest weight of
-    a member in multiples of the mean one (1 where all weigh the same); ``noise_multiplier`` is the standard deviation
-    of the *honest* members' noise in the sum, over the L2 sensitivity l2_clip * largest_weight. Honest are all live
-    members but ``colluders``, by default of `tolerated_colluders`; the noise of the others is never counted. ``delta``
-    is that of the (epsilon, delta) reported over ``rounds`` sums.
+    ``l2_clip`` bounds the L2 norm of one whole update before it is weighted; ``largest_weight`` is the largest weight
+    of a member in multiples of the mean one (1 where all weigh the same); ``noise_multiplier`` is the standard
+    deviation of the *honest* members' noise in the sum, over the L2 sensitivity l2_clip * largest_weight. Honest are
+    all live members but ``colluders`` (`tolerated_colluders` says how many the encryption bears); the noise of the
+    others is never counted. ``delta`` is that of the (epsilon, delta) reported over ``rounds`` sums.
 
     Raises ParameterError, naming value and limit.
     """
@@ -203,12 +203,13 @@ class PrivacyPlan:
         terms, noise = self.terms, _NOISES[self.terms.mechanism]
         if self.deviation < _LEAST_DEVIATION:
             raise _TooCoarseError(
-                f"a noise of {self.deviation} steps is too coarse (least: {_LEAST_DEVIATION}); choose a set of more bits"
+                f"a noise of {self.deviation} steps is too coarse (least: {_LEAST_DEVIATION}); choose a set of more "
+                "bits"
             )
         if self.deviation > noise.largest:
             raise ParameterError(
-                f"a noise of {self.deviation} steps is beyond {noise.largest}, the most that {terms.mechanism} is drawn "
-                "with; choose a coarser step with private_parameters"
+                f"a noise of {self.deviation} steps is beyond {noise.largest}, the most that {terms.mechanism} is "
+                "drawn with; choose a coarser step with private_parameters"
             )
         if self.sensitivity**2 < self.length:
             raise _TooCoarseError(
@@ -251,8 +252,8 @@ def private_parameters(
 def rounded_within(scaled: NDArray[np.float64], bound: int) -> NDArray[np.int64]:
     """``scaled`` rounded to integers of L2 norm at most ``bound``, whatever it was.
 
-    Rounding can add up to sqrt(d) / 2 to the norm; where the result exceeds the bound, which integers decide exactly, it
-    is shrunk and rounded again, at last towards zero, which never lengthens it.
+    Rounding can add up to sqrt(d) / 2 to the norm; where the result exceeds the bound, which integers decide exactly,
+    it is shrunk and rounded again, at last towards zero, which never lengthens it.
     """
     for _ in range(8):
         integers = np.rint(scaled).astype(np.int64)

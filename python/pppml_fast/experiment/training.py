@@ -1,7 +1,8 @@
 """One training of the board, round by round, with a checkpoint after every round.
 
 Hospitals train one after another in this process. Every random draw has a seed derived from (seed, purpose,
-round, party), so a run that was killed and goes on ends in the same bits as one that was not.
+round, party), so a run that was killed and goes on ends in the same bits as one that was not; but for noise, which is
+always fresh. Every noised sum is entered in the ledger on disk before it is opened, so a round done twice counts twice.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from pppml_fast.aggregation.accounting import PrivacyLedger
 from pppml_fast.experiment.checkpoint import Checkpoint, CheckpointFolder
 from pppml_fast.experiment.federation import CheckedFederation
 from pppml_fast.experiment.progress import Progress, RoundReport
@@ -51,6 +53,7 @@ class TrackResult:
     models: Mapping[str, ServerState]
     shared: ServerState | None
     records: list[dict[str, Any]]
+    ledger: PrivacyLedger = field(default_factory=PrivacyLedger)
 
     def sha256(self) -> str:
         """Hash of all tensors of all models, to compare two runs bit for bit."""
@@ -76,6 +79,7 @@ class _Track:
         }
         self.records: list[dict[str, Any]] = []
         self.finished = 0
+        self.ledger = PrivacyLedger()
 
     def checkpoint(self) -> Checkpoint:
         state: dict[str, Any] = {"sources": {party: source.state_dict() for party, source in self.sources.items()}}
@@ -115,7 +119,16 @@ class _Track:
             losses[party] = update.loss
         return _record(losses, time.perf_counter() - started)
 
-    def federated_round(self, federation: CheckedFederation) -> dict[str, Any]:
+    def enter_sum(self, folder: CheckpointFolder | None) -> None:
+        """Count the sum that is about to be opened; on disk first."""
+        plan = self.study.privacy
+        if plan is None:
+            return
+        self.ledger.enter(plan.terms.honest(plan.parties))
+        if folder:
+            folder.save_ledger(self.ledger)
+
+    def federated_round(self, federation: CheckedFederation, folder: CheckpointFolder | None) -> dict[str, Any]:
         layout = self.study.layout
         started = time.perf_counter()
         losses, vectors, memory = {}, {}, {}
@@ -126,6 +139,7 @@ class _Track:
             memory[party] = remember(seen, update, layout)
             vectors[party] = to_vector(layout, outgoing(seen, update))
         seconds = time.perf_counter() - started
+        self.enter_sum(folder)
         mean = federation.mean(vectors, self.finished)
         params, statistics = split_mean(self.shared, from_vector(layout, mean.vector))
         fresh = merge_statistics(self.shared.buffers, statistics)
@@ -137,9 +151,9 @@ class _Track:
 
     def result(self) -> TrackResult:
         if not self.algorithm.federated:
-            return TrackResult(self.own, None, self.records)
+            return TrackResult(self.own, None, self.records, self.ledger)
         models = {party: recall(self.shared, self.memory[party]) for party in self.study.party_names}
-        return TrackResult(models, self.shared, self.records)
+        return TrackResult(models, self.shared, self.records, self.ledger)
 
 
 def train_track(
@@ -152,6 +166,8 @@ def train_track(
     torch.set_num_threads(study.config.threads)
     track = _Track(study, name, seed)
     kept = folder.load() if folder else None
+    if folder:
+        track.ledger = folder.load_ledger()
     if kept is not None:
         track.restore(kept)
         progress.resumed(seed, name, track.finished)
@@ -170,7 +186,7 @@ def _one_round(
     track: _Track, federation: CheckedFederation | None, folder: CheckpointFolder | None, progress: Progress
 ) -> None:
     """Train, add up, keep on disk, tell."""
-    record = track.federated_round(federation) if federation else track.local_round()
+    record = track.federated_round(federation, folder) if federation else track.local_round()
     track.finished += 1
     track.records.append({"seed": track.seed, "track": track.name, "round": track.finished, **record})
     if folder:
