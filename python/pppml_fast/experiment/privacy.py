@@ -80,11 +80,15 @@ def privacy_statement(privacy: dict[str, Any] | None) -> str:
             "one hospital is not bounded."
         )
     run = _number(privacy["epsilon_run"])
+    # A member knows its own noise, so that even one curious member is a coalition.
+    whom = f"everyone who sees the sums and coalitions of up to {privacy['colluders']} other members"
+    if privacy["colluders"] == 0:
+        whom = "outsiders who see the sums, but against no member"
     return (
         f"(epsilon, delta) = ({run}, {privacy['delta']:g}) over all sums of this run, by the noise of "
         f"{privacy['honest']} honest members alone. Protected is whether one hospital's updates, in every round of "
-        "every training, were its own or zero, against everyone who sees the sums and coalitions of up to "
-        f"{privacy['colluders']} other members; against replacement by any other updates it is "
+        "every training, were its own or zero, against "
+        f"{whom}; where any other updates might have stood in their place it is "
         f"{_number(privacy['epsilon_run_replaced'])}. Not protected: single patients (that needs DP-SGD inside "
         "training), personal models, scores and losses, which never passed through the noise. Larger epsilon protects "
         "less; above about 10 the guarantee says little."
