@@ -10,12 +10,13 @@ import jsonschema
 import numpy as np
 import pytest
 
+from pppml_fast.aggregation.accounting import PrivacyLedger
 from pppml_fast.errors import ConfigError, DataError, ParameterError
 from pppml_fast.experiment import build_config
 from pppml_fast.experiment.checkpoint import CheckpointFolder
 from pppml_fast.experiment.federation import CheckedFederation
 from pppml_fast.experiment.plan import plan_lines
-from pppml_fast.experiment.privacy import privacy_statement
+from pppml_fast.experiment.privacy import privacy_statement, privacy_summary
 from pppml_fast.experiment.progress import Progress
 from pppml_fast.experiment.runner import run_experiment
 from pppml_fast.experiment.study import prepare
@@ -60,6 +61,21 @@ def test_none_is_none(table: dict[str, Any]) -> None:
     assert study.privacy is None and study.params.weights == "public"
     assert ("privacy", "none: sums are exact") in plan_lines(study)
     assert "not bounded" in privacy_statement(None)
+
+
+def test_too_little_noise_is_called_so(noised: dict[str, Any]) -> None:
+    study = prepare(build_config(noised, ["privacy.noise_multiplier=0.05"]))
+    assert study.privacy is not None
+    summary = privacy_summary(study.privacy, {"fedavg, seed 0": PrivacyLedger({2: 2})})
+    assert summary["epsilon_run"] is None
+    assert "Treat the sums as exact" in privacy_statement(summary)
+
+
+def test_without_colluders_no_member_is_claimed_to_be_kept_out(noised: dict[str, Any]) -> None:
+    study = prepare(build_config(noised, ["privacy.colluders=0"]))
+    assert study.privacy is not None
+    statement = privacy_statement(privacy_summary(study.privacy, {"fedavg, seed 0": PrivacyLedger({3: 2})}))
+    assert "against no member" in statement and "noise of 3 honest" in statement
 
 
 def test_the_plan_tells_the_price_beforehand(noised: dict[str, Any]) -> None:

@@ -79,6 +79,11 @@ def privacy_statement(privacy: dict[str, Any] | None) -> str:
             "No noise was added: encryption hides single updates, but the sums are exact, and what they tell about "
             "one hospital is not bounded."
         )
+    if privacy["epsilon_run"] is None:
+        return (
+            f"Noise was added, too little of it: over the sums of this run no epsilon worth stating (below about 50) "
+            f"holds at delta {privacy['delta']:g}. Treat the sums as exact, or raise noise_multiplier."
+        )
     run = _number(privacy["epsilon_run"])
     # A member knows its own noise, so that even one curious member is a coalition.
     whom = f"everyone who sees the sums and coalitions of up to {privacy['colluders']} other members"
