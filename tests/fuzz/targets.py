@@ -77,7 +77,11 @@ def python_target(name: str) -> tuple[PythonTarget, Callable[[bytes], None], lis
     from json_edits import WORDS
 
     module = import_module(target.module)
-    words = WORDS if name in ("literal", "roster", "layout", "handshake", "federation", "card", "transcript", "log_line") else ()
+    words = (
+        WORDS
+        if name in ("literal", "roster", "layout", "handshake", "federation", "card", "transcript", "log_line")
+        else ()
+    )
     return target, getattr(module, target.function), getattr(module, target.seeds)(), words
 
 

@@ -27,6 +27,7 @@ from pppml_fast.aggregation.streams import no_clock
 from pppml_fast.errors import InputError, ProtocolError
 from pppml_fast.layout import Layout
 from pppml_fast.params import CkksParams
+from pppml_fast.privacy import PrivacyTerms
 from pppml_fast.transport.in_process import InProcessNetwork
 
 __all__ = ["machine_of", "open_federation"]
@@ -57,18 +58,21 @@ def open_federation(
     identities: Mapping[str, Identity] | None = None,
     record: bool = False,
     clock: Callable[[], float] = time.perf_counter,
+    privacy: PrivacyTerms | None = None,
 ) -> Federation:
     """Open a session of all parties in this process and return it.
 
     ``weights`` are public shares with sum 1 (equal by default; params.weights must be "public" to give any);
     ``policy`` one for all, or each member's own; ``sum_clip`` the range of `Federation.sum` (default: 1 or the
     clip, whichever is larger); ``layouts`` each member's own layout where they are not taken to be the same;
-    ``stores`` durable journals by name; ``record`` keeps every message in ``network.transcript``.
+    ``stores`` durable journals by name; ``record`` keeps every message in ``network.transcript``;
+    ``privacy`` the noise that all agree on: each member hands in what `PrivacyPlan.privatise` gives it (the machines
+    sum what they get and add none), and ``layout`` is then needed.
     Raises ProtocolError when a member's policy refuses the roster, LayoutMismatchError on another model,
     ParameterError on parameters that do not fit the protocol.
     """
     names = list(parties)
-    options = SessionOptions(protocol, topology, sum_check, threshold, chunk_blocks)
+    options = SessionOptions(protocol, topology, sum_check, threshold, chunk_blocks, privacy)
     check_parameters(params, options, len(names), weights)
     policies = {name: _policy_of(policy, name, allow_two_parties) for name in names}
     for own in policies.values():

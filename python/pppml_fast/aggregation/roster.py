@@ -15,9 +15,11 @@ from typing import Any
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.encoding import MAX_PARTIES, digest
 from pppml_fast.aggregation.messages import PROTOCOL_VERSION
-from pppml_fast.aggregation.sharing import check_threshold
+from pppml_fast.aggregation.sharing import attempt_threshold, check_threshold
 from pppml_fast.errors import LayoutMismatchError, PppmlError, ProtocolError
 from pppml_fast.layout import Layout, TensorSpec
+from pppml_fast.params import CkksParams
+from pppml_fast.privacy import PrivacyPlan, PrivacyTerms, tolerated_colluders
 
 __all__ = ["PROTOCOLS", "Member", "Roster", "SessionOptions", "Terms", "parse_layout"]
 
@@ -28,13 +30,17 @@ MAX_NAME = 64
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """The shape of a session. ``sum_check`` None means: on in a star, off in a ring; ``threshold`` None: the rule."""
+    """The shape of a session. ``sum_check`` None means: on in a star, off in a ring; ``threshold`` None: the rule.
+
+    ``privacy`` is the noise that every member adds to its updates in training rounds; None: none.
+    """
 
     protocol: str = "collective"
     topology: str = "ring"
     sum_check: bool | None = None
     threshold: int | None = None
     chunk_blocks: int = 64
+    privacy: PrivacyTerms | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -53,6 +59,19 @@ class SessionOptions:
                 f"sum_check {self.sum_check!r} and threshold {self.threshold!r} must be true or false, and a whole "
                 "number, or left open"
             )
+        if self.privacy is not None and not isinstance(self.privacy, PrivacyTerms):
+            raise ProtocolError(f"privacy = {self.privacy!r} is neither PrivacyTerms nor None")
+        if self.privacy is not None and self.protocol != "collective":
+            raise ProtocolError(
+                f"protocol {self.protocol!r} shows partial sums with one member's noise alone; privacy terms need "
+                "protocol='collective'"
+            )
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> SessionOptions:
+        """The options of their plain form in a roster. Raises TypeError or PppmlError on anything else."""
+        privacy = values["privacy"]
+        return cls(**{**values, "privacy": None if privacy is None else PrivacyTerms.from_dict(privacy)})
 
     @property
     def checks_sum(self) -> bool:
@@ -112,6 +131,19 @@ class Roster:
             raise ProtocolError("a star roster names one relay, a ring roster none")
         if self.options.threshold is not None:
             check_threshold(self.options.threshold, len(self.members))
+        if self.options.privacy is not None:
+            self._check_colluders(self.options.privacy)
+
+    def _check_colluders(self, privacy: PrivacyTerms) -> None:
+        """Noise that assumes more honest members than the encryption does would be noise for nothing."""
+        parties = len(self.members)
+        threshold = attempt_threshold(parties, parties, self.options.threshold)
+        most = tolerated_colluders(parties, threshold)
+        if privacy.colluders > most:
+            raise ProtocolError(
+                f"privacy terms tolerate {privacy.colluders} colluders, the encryption of {parties} members with "
+                f"threshold {threshold} only {most}; lower them"
+            )
 
     @property
     def everyone(self) -> tuple[Member, ...]:
@@ -154,7 +186,7 @@ class Roster:
                 parameters=dict(fields["parameters"]),
                 sum_parameters=dict(fields["sum_parameters"]),
                 layout=str(fields["layout"]),
-                options=SessionOptions(**fields["options"]),
+                options=SessionOptions.parse(fields["options"]),
                 relay=None if fields["relay"] is None else _member(fields["relay"]),
                 rounding=str(fields["rounding"]),
                 version=int(fields["version"]),
@@ -199,7 +231,19 @@ class Terms:
                 raise ProtocolError(f"the roster's {what} are {theirs!r}, this party agreed to {ours!r}")
         if self.weight is not None and self.weight != mine.weight:
             raise ProtocolError(f"the roster gives {me!r} weight {mine.weight}, it agreed to {self.weight}")
+        self._check_privacy(roster)
         check_policy(roster, policy)
+
+    def _check_privacy(self, roster: Roster) -> None:
+        """The agreed noise must fit the agreed parameters and model."""
+        terms = roster.options.privacy
+        if terms is None:
+            return
+        try:
+            params = CkksParams.from_dict(dict(roster.parameters))
+            PrivacyPlan.of(terms, params, parties=len(roster.members), length=self.layout.size)
+        except PppmlError as error:
+            raise ProtocolError(f"the roster's privacy terms do not fit: {error}") from None
 
 
 def check_policy(roster: Roster, policy: Policy) -> None:

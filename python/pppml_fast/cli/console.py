@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pppml_fast.experiment.plots import METHOD_TITLES
+from pppml_fast.experiment.privacy import privacy_statement
 from pppml_fast.experiment.progress import Progress, RoundReport
 from pppml_fast.experiment.report import cost_lines, identity_line
 from pppml_fast.experiment.results import RunResult
@@ -106,6 +107,7 @@ def show_result(console: Console, result: RunResult) -> None:
     for name, value in cost_lines(result.aggregation):
         console.print(f"  {name}: {value}")
     console.print(identity_line(result.aggregation))
+    console.print(privacy_statement(result.aggregation.get("privacy")))
 
 
 def show_lines(console: Console, title: str, lines: list[tuple[str, Any]]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from safetensors.torch import load, save
 
+from pppml_fast.aggregation.accounting import PrivacyLedger
 from pppml_fast.errors import DataError
 from pppml_fast.experiment.files import write_bytes, write_json
 from pppml_fast.experiment.state import pack_state, unpack_state
@@ -41,6 +42,7 @@ class CheckpointFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._commit = folder / "state.json"
+        self._ledger = folder / "released_sums.json"
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Replace the kept round by this one."""
@@ -50,6 +52,21 @@ class CheckpointFolder:
         write_bytes(self.folder / name, data)
         write_json(self._commit, {"format": FORMAT, **_entry(checkpoint, name, data, structure)})
         _forget(self.folder, "round_*.safetensors", {name})
+
+    def save_ledger(self, ledger: PrivacyLedger) -> None:
+        """Keep the count of noised sums, before the next one is opened."""
+        write_json(self._ledger, ledger.to_dict())
+
+    def load_ledger(self) -> PrivacyLedger:
+        """The noised sums released so far, also by rounds that were never finished. Raises DataError when damaged."""
+        if not self._ledger.exists():
+            return PrivacyLedger()
+        try:
+            return PrivacyLedger.from_dict(json.loads(self._ledger.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"the count of released sums {str(self._ledger)!r} is damaged ({error}); restore it, or start a new run"
+            ) from None
 
     def load(self) -> Checkpoint | None:
         """The kept round, or None before the first. Raises DataError when it is damaged."""

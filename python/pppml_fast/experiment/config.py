@@ -26,6 +26,7 @@ __all__ = [
     "Network",
     "NpzData",
     "PhantomData",
+    "Privacy",
     "Selection",
     "Task",
 ]
@@ -182,6 +183,21 @@ class Aggregation(Section):
         return self
 
 
+class Privacy(Section):
+    """Noise on the sums: hospital-level (epsilon, delta)-privacy against everyone who sees them.
+
+    `l2_clip` bounds the L2 norm of a hospital's whole update; `noise_multiplier` is the honest members' noise in the
+    sum over that bound. `colluders` is how many members the guarantee allows to share what they know (default: as many
+    as the encryption does).
+    """
+
+    mechanism: Literal["none", "discrete_gaussian", "skellam"] = "discrete_gaussian"
+    l2_clip: PositiveFloat = 1.0
+    noise_multiplier: PositiveFloat = 1.0
+    delta: float = Field(default=1e-5, gt=0, lt=0.5)
+    colluders: int | None = Field(default=None, ge=0)
+
+
 class Selection(Section):
     """Step sizes by leaving one training volume out; the test cases are never looked at.
 
@@ -219,6 +235,7 @@ class ExperimentConfig(Section):
     task: Task = Task()
     methods: Methods = Methods()
     aggregation: Aggregation = Aggregation()
+    privacy: Privacy | None = None
     selection: Selection = Selection()
 
     @model_validator(mode="after")
@@ -233,6 +250,22 @@ class ExperimentConfig(Section):
             raise ValueError("board names a method twice; name each method once")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds holds a seed twice; name each seed once")
+        return self
+
+    @model_validator(mode="after")
+    def _noise_fits(self) -> ExperimentConfig:
+        if self.privacy is None or self.privacy.mechanism == "none":
+            return self
+        if self.aggregation.protocol != "collective":
+            raise ValueError(
+                f"[privacy] with aggregation.protocol {self.aggregation.protocol!r} would show sums with one "
+                "hospital's noise alone; use 'collective'"
+            )
+        if self.selection.enabled:
+            raise ValueError(
+                "[privacy] with selection.enabled would choose step sizes by sums without noise; choose them before, "
+                "on other data, or set selection.enabled = false"
+            )
         return self
 
     def method(self, name: str) -> Method:

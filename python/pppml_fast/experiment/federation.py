@@ -1,7 +1,11 @@
-"""The weighted mean of a round: encrypted, and compared with the plain sum of the same quantised updates."""
+"""The weighted mean of a round: encrypted, and compared with the plain sum of the same quantised updates.
+
+Where noise was agreed on, both sum the same noised integers.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,16 +39,20 @@ class CheckedFederation:
         common: dict[str, Any] = {
             "params": study.params,
             "layout": study.layout,
-            "weights": dict(study.weights),
+            # Noised integers carry their weight already.
+            "weights": dict(study.weights) if study.privacy is None else None,
             "allow_two_parties": section.allow_two_parties,
             "policy": Policy(allow_two_parties=section.allow_two_parties),
         }
         self._names = study.party_names
+        self._privacy = study.privacy
+        self._multiples = {name: len(self._names) * share for name, share in study.weights.items()}
         self._encrypted = open_federation(
             self._names,
             protocol=section.protocol,
             topology=section.topology,
             sum_check=section.sum_check,
+            privacy=None if study.privacy is None else study.privacy.terms,
             **common,
         )
         self._plain = open_federation(self._names, protocol="plain", topology="ring", sum_check=None, **common)
@@ -60,12 +68,13 @@ class CheckedFederation:
         self._plain.close()
 
     def mean(self, updates: Mapping[str, Update], round_number: int) -> RoundMean:
-        """The weighted mean of the clipped updates.
+        """The weighted mean of the clipped, and where agreed noised, updates.
 
         Raises what the protocol raises; nothing is released then.
         """
-        result = self._encrypted.aggregate(dict(updates), round=round_number)
-        plain = self._plain.aggregate(dict(updates), round=round_number)
+        sent, noise_costs = self._noised(updates)
+        result = self._encrypted.aggregate(sent, round=round_number)
+        plain = self._plain.aggregate(sent, round=round_number)
         difference = int(np.abs(result.integers - plain.integers).max(initial=0))
         costs = result.costs
         clipped = sum(int(count) for count in costs.clipped.values())
@@ -85,5 +94,19 @@ class CheckedFederation:
                 "max_difference_from_plain": difference,
                 "identical": result.vector.tobytes() == plain.vector.tobytes(),
                 "transcript": str(result.transcript),
+                **noise_costs,
             },
         )
+
+    def _noised(self, updates: Mapping[str, Update]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the hospitals hand in, and what the noise did to it."""
+        if self._privacy is None:
+            return dict(updates), {}
+        began = time.perf_counter()
+        made = {name: self._privacy.privatise(update, self._multiples[name]) for name, update in updates.items()}
+        costs = {
+            "noise_s": (time.perf_counter() - began) / len(made),
+            "l2_clipped": sum(update.clipped for update in made.values()),
+            "saturated": sum(update.saturated for update in made.values()),
+        }
+        return {name: update.values for name, update in made.items()}, costs

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from pppml_fast.aggregation.accounting import PrivacyLedger
 from pppml_fast.experiment import plots
 from pppml_fast.experiment.cards import load_model
 from pppml_fast.experiment.config import PhantomData
 from pppml_fast.experiment.files import write_bytes, write_json, write_text
 from pppml_fast.experiment.folder import RunFolder
+from pppml_fast.experiment.privacy import privacy_summary
 from pppml_fast.experiment.report import figures_of, render_report
 from pppml_fast.experiment.results import RunResult, mean_of
 from pppml_fast.experiment.study import Study
@@ -35,8 +38,13 @@ def write_outputs(study: Study, result: RunResult, folder: RunFolder) -> None:
     write_json(folder.path / "summary.json", summary_of(result))
 
 
-def aggregation_summary(study: Study, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The summary's `aggregation`: means over all federated rounds, the largest difference from plain."""
+def aggregation_summary(
+    study: Study, records: list[dict[str, Any]], ledgers: Mapping[str, PrivacyLedger] | None = None
+) -> dict[str, Any]:
+    """The summary's `aggregation`: means over all federated rounds, the largest difference from plain, and privacy.
+
+    ``ledgers`` count the noised sums of each training.
+    """
     sums = [record for record in records if "ring_s" in record]
     params, section = study.params, study.config.aggregation
     plain = section.protocol == "plain"
@@ -70,7 +78,17 @@ def aggregation_summary(study: Study, records: list[dict[str, Any]]) -> dict[str
         "share_of_round": ring / (ring + train) if ring + train > 0 else 0.0,
         "max_difference_from_plain": max((record["max_difference_from_plain"] for record in sums), default=0),
         "identical_models": all(record["identical"] for record in sums),
+        **_privacy(study, sums, ledgers or {}),
     }
+
+
+def _privacy(study: Study, sums: list[dict[str, Any]], ledgers: Mapping[str, PrivacyLedger]) -> dict[str, Any]:
+    if study.privacy is None:
+        return {}
+    noised = len(sums) * len(study.parties)
+    clipped = sum(record["l2_clipped"] for record in sums) / noised if noised else 0.0
+    saturated = sum(record["saturated"] for record in sums)
+    return {"privacy": {**privacy_summary(study.privacy, ledgers), "l2_clipped_share": clipped, "saturated": saturated}}
 
 
 def _examples(study: Study, folder: RunFolder) -> bytes | None:

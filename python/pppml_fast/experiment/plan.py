@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pppml_fast.experiment.data import describe_data
+from pppml_fast.experiment.privacy import planned_lines
 from pppml_fast.experiment.study import Study
 from pppml_fast.experiment.tracks import algorithm_of, personal_step_size, tracks_of
 
@@ -74,4 +75,6 @@ def aggregation_lines(study: Study) -> list[tuple[str, str]]:
             "bytes",
             f"{bytes_each / 1e6:.2f} MB per party and round, {bytes_each * sums / 1e6:.1f} MB per party in all",
         ),
+        ("encrypted sums", f"{sums} ({', '.join(federated) or 'none'}), each compared with its plain sum"),
+        *planned_lines(study.privacy, {track: config.rounds * len(config.seeds) for track in federated}),
     ]

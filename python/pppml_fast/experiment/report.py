@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from pppml_fast.experiment import plots
+from pppml_fast.experiment.privacy import privacy_lines, privacy_statement
 from pppml_fast.experiment.results import RunResult
 
 __all__ = ["figures_of", "identity_line", "render_report"]
@@ -73,6 +74,8 @@ def render_report(result: RunResult, figures: dict[str, bytes]) -> str:
         identical=bool(result.aggregation["identical_models"]),
         proof=identity_line(result.aggregation),
         cost=cost_lines(result.aggregation),
+        privacy_statement=privacy_statement(result.aggregation.get("privacy")),
+        privacy=privacy_lines(result.aggregation.get("privacy")),
         provenance=_provenance_lines(provenance),
         config=json.dumps(provenance["config"], indent=2),
         models="\n".join(f"{name}  {digest}" for name, digest in provenance["models"].items()),

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pppml_fast.aggregation.accounting import PrivacyLedger
 from pppml_fast.experiment.config import ExperimentConfig
 from pppml_fast.experiment.data import describe_data
 from pppml_fast.experiment.files import write_json
@@ -91,12 +92,15 @@ class _Runner:
         self.scores: dict[str, dict[int, dict[str, PartyScores]]] = {}
         self.records: list[dict[str, Any]] = []
         self.digests: dict[str, str] = {}
+        self.ledgers: dict[str, PrivacyLedger] = {}
 
     def run_track(self, seed: int, track: str) -> None:
         """Train a track to its end and score every method that rests on it."""
         self.progress.stage(f"training {track}, seed {seed}")
         trained = train_track(self.study, track, seed, self.progress, self.folder.checkpoint(seed, track))
         self.records += trained.records
+        if trained.ledger.releases:
+            self.ledgers[f"{track}, seed {seed}"] = trained.ledger
         self.digests[f"seed {seed} {track}"] = trained.sha256()
         kept = self.folder.scores(seed, track)
         if not kept.is_file():
@@ -120,7 +124,7 @@ class _Runner:
             config.title,
             self.study.infos(),
             methods,
-            aggregation_summary(self.study, self.records),
+            aggregation_summary(self.study, self.records, self.ledgers),
             tuple(self.records),
             provenance,
         )

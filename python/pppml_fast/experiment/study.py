@@ -12,6 +12,7 @@ from torch import nn
 from pppml_fast.errors import ConfigError
 from pppml_fast.experiment.config import ExperimentConfig
 from pppml_fast.experiment.data import load_parties
+from pppml_fast.experiment.privacy import plan_of
 from pppml_fast.experiment.results import PartyInfo
 from pppml_fast.experiment.tracks import algorithm_of, tracks_of
 from pppml_fast.imaging import Case, NetworkSpec, PartyData, SliceBatches, build_network, segmentation_loss
@@ -25,6 +26,7 @@ from pppml_fast.learning import (
     shared_statistics,
 )
 from pppml_fast.params import CkksParams, KeyMode
+from pppml_fast.privacy import PrivacyPlan
 
 __all__ = ["Study", "batches_of", "data_fingerprint", "prepare", "site_study", "study_of"]
 
@@ -44,6 +46,7 @@ class Study:
     layout: Layout
     params: CkksParams
     weight_count: int
+    privacy: PrivacyPlan | None = None
 
     @property
     def party_names(self) -> list[str]:
@@ -113,7 +116,9 @@ def _assemble(config: ExperimentConfig, parties: tuple[PartyData, ...], weights:
     travelling = {**parameters_of(module), **shared_statistics(module, buffers, config.statistics)}
     layout = layout_of(travelling, include=config.include, exclude=config.exclude)
     count = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    return Study(config, parties, weights, spec, layout, _ckks(config, len(weights)), count)
+    privacy = plan_of(config, weights, layout.size)
+    params = _ckks(config, len(weights)) if privacy is None else privacy.params
+    return Study(config, parties, weights, spec, layout, params, count, privacy)
 
 
 def batches_of(study: Study, cases: tuple[Case, ...], seed: int) -> SliceBatches:

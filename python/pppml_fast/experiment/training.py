@@ -1,7 +1,8 @@
 """One training of the board, round by round, with a checkpoint after every round.
 
 Hospitals train one after another in this process. Every random draw has a seed derived from (seed, purpose,
-round, party), so a run that was killed and goes on ends in the same bits as one that was not.
+round, party), so a run that was killed and goes on ends in the same bits as one that was not; but for noise, which is
+always fresh. Every noised sum is entered in the ledger on disk before it is opened, so a round done twice counts twice.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
+from pppml_fast.aggregation.accounting import PrivacyLedger
 from pppml_fast.experiment.checkpoint import Checkpoint, CheckpointFolder
 from pppml_fast.experiment.federation import CheckedFederation
 from pppml_fast.experiment.participant import Participant, apply_mean
@@ -34,6 +36,7 @@ class TrackResult:
     models: Mapping[str, ServerState]
     shared: ServerState | None
     records: list[dict[str, Any]]
+    ledger: PrivacyLedger = field(default_factory=PrivacyLedger)
 
     def sha256(self) -> str:
         """Hash of all tensors of all models, to compare two runs bit for bit."""
@@ -58,6 +61,7 @@ class _Track:
         }
         self.records: list[dict[str, Any]] = []
         self.finished = 0
+        self.ledger = PrivacyLedger()
 
     def checkpoint(self) -> Checkpoint:
         state: dict[str, Any] = {"sources": {name: one.source.state_dict() for name, one in self.parties.items()}}
@@ -89,10 +93,20 @@ class _Track:
             losses[name] = update.loss
         return _record(losses, time.perf_counter() - started)
 
-    def federated_round(self, federation: CheckedFederation) -> dict[str, Any]:
+    def enter_sum(self, folder: CheckpointFolder | None) -> None:
+        """Count the sum that is about to be opened; on disk first."""
+        plan = self.study.privacy
+        if plan is None:
+            return
+        self.ledger.enter(plan.terms.honest(plan.parties))
+        if folder:
+            folder.save_ledger(self.ledger)
+
+    def federated_round(self, federation: CheckedFederation, folder: CheckpointFolder | None) -> dict[str, Any]:
         started = time.perf_counter()
         trained = {name: one.train(self.shared, self.finished) for name, one in self.parties.items()}
         seconds = time.perf_counter() - started
+        self.enter_sum(folder)
         mean = federation.mean({name: result.values for name, result in trained.items()}, self.finished)
         self.shared = apply_mean(self.algorithm, self.study.layout, self.shared, mean.vector)
         federation.compare_models(self.shared)
@@ -104,9 +118,9 @@ class _Track:
 
     def result(self) -> TrackResult:
         if not self.algorithm.federated:
-            return TrackResult(self.own, None, self.records)
+            return TrackResult(self.own, None, self.records, self.ledger)
         models = {name: one.personal(self.shared) for name, one in self.parties.items()}
-        return TrackResult(models, self.shared, self.records)
+        return TrackResult(models, self.shared, self.records, self.ledger)
 
 
 def train_track(
@@ -119,6 +133,8 @@ def train_track(
     torch.set_num_threads(study.config.threads)
     track = _Track(study, name, seed)
     kept = folder.load() if folder else None
+    if folder:
+        track.ledger = folder.load_ledger()
     if kept is not None:
         track.restore(kept)
         progress.resumed(seed, name, track.finished)
@@ -137,7 +153,7 @@ def _one_round(
     track: _Track, federation: CheckedFederation | None, folder: CheckpointFolder | None, progress: Progress
 ) -> None:
     """Train, add up, keep on disk, tell."""
-    record = track.federated_round(federation) if federation else track.local_round()
+    record = track.federated_round(federation, folder) if federation else track.local_round()
     track.finished += 1
     track.records.append({"seed": track.seed, "track": track.name, "round": track.finished, **record})
     if folder:

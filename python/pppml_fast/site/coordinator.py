@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.identity import Identity
-from pppml_fast.aggregation.messages import EVERYONE, Frame, Header, MessageType
+from pppml_fast.aggregation.messages import EVERYONE, Header, MessageType
 from pppml_fast.aggregation.relay import Relay
 from pppml_fast.aggregation.roster import Roster
 from pppml_fast.aggregation.session import Session
@@ -92,8 +92,8 @@ class Coordinator(SiteNode):
         if plan.kind is PlanKind.END:
             self.ended = True
 
-    def _on_membership(self, frame: Frame) -> None:
-        raise ProtocolError(f"{frame.header.type.name} has no place at a coordinator")
+    def _on_membership(self, header: Header, body: bytes) -> None:
+        raise ProtocolError(f"{header.type.name} has no place at a coordinator")
 
     def _on_frame(self, peer: str, header: Header, data: bytes) -> None:
         members = len(self.roster.members)

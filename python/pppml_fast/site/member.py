@@ -20,7 +20,7 @@ from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.founding import machine_of
 from pppml_fast.aggregation.identity import Identity
-from pppml_fast.aggregation.messages import Frame, Header, MessageType
+from pppml_fast.aggregation.messages import Header, MessageType
 from pppml_fast.aggregation.party import PartyMachine
 from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.aggregation.session import Session
@@ -261,16 +261,16 @@ class Member(SiteNode):
 
     # --- plans --------------------------------------------------------------------------------------------
 
-    def _on_membership(self, frame: Frame) -> None:
-        kind, sender = frame.header.type, frame.header.sender
+    def _on_membership(self, header: Header, body: bytes) -> None:
+        kind, sender = header.type, header.sender
         if kind is MessageType.PLAN:
             if sender != self._leader:
                 raise ProtocolError(f"party {sender} plans, but party {self._leader} leads this session")
-            self._begin(Plan.parse(frame.body))
+            self._begin(Plan.parse(body))
         elif kind is MessageType.STATE_REQUEST:
-            self._serve(sender, StateRequest.parse(frame.body))
+            self._serve(sender, StateRequest.parse(body))
         elif kind is MessageType.STATE:
-            self._on_piece(sender, StatePiece.parse(frame.body))
+            self._on_piece(sender, StatePiece.parse(body))
         else:
             raise ProtocolError(f"{kind.name} has no place between rounds")
 

@@ -165,7 +165,7 @@ class SiteNode(NeverPickled, ABC):
         """A message of a session's attempts."""
 
     @abstractmethod
-    def _on_membership(self, frame: Frame) -> None:
+    def _on_membership(self, header: Header, body: bytes) -> None:
         """A message about membership, of the session this node is in."""
 
     @abstractmethod
@@ -227,7 +227,7 @@ class SiteNode(NeverPickled, ABC):
             return
         frame = parse_frame(data)
         message = gate.accept(frame)
-        self._on_membership(replace(frame, body=message.body))
+        self._on_membership(header, bytes(message.body))
 
     def _on_status(self, peer: str, frame: Frame) -> None:
         sender = frame.header.sender
