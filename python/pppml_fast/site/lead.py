@@ -147,7 +147,7 @@ class Lead:
         if lost and self._waited(f"lost {sorted(lost)}", view.now) < self.timing.patience:
             return None
         self._given_up |= lost
-        live = [i for i in _clique(view.statuses, inside) if inside[i].phase in (Phase.READY, Phase.DONE)]
+        live = [i for i in self._clique(view, inside) if inside[i].phase in (Phase.READY, Phase.DONE)]
         if any(inside[i].phase is Phase.FETCHING for i in inside) and not self._stalled(view):
             return None
         if len(live) < self.minimum or len({inside[i].state for i in inside}) > 1:
@@ -186,7 +186,7 @@ class Lead:
 
     def _renew(self, view: View, inside: Collection[int]) -> Decision | None:
         """Models differ, or too few can go on: another session decides from what each has kept."""
-        chosen = _clique(view.statuses, inside)
+        chosen = self._clique(view, inside)
         busy = [i for i in inside if view.statuses[i].phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
         if busy and not self._stalled(view):
             return None
@@ -199,8 +199,19 @@ class Lead:
     def _choose(self, view: View, wanted: Collection[int]) -> list[int]:
         """Members that reach each other; without those who kept the last session from opening, if enough are left."""
         heard = [i for i in wanted if view.now >= self._silent.get(i, view.now)]
-        chosen = _clique(view.statuses, heard)
-        return chosen if len(chosen) >= self.minimum else _clique(view.statuses, wanted)
+        chosen = self._clique(view, heard)
+        return chosen if len(chosen) >= self.minimum else self._clique(view, wanted)
+
+    def _clique(self, view: View, wanted: Iterable[int]) -> list[int]:
+        """Members that all reach each other, this one among them: many, the first in the roster where there is a choice.
+
+        One that reaches few, or says so, keeps the others from nothing: each may have to be left out.
+        """
+        order = sorted(wanted)
+        if self.me is None:
+            return order  # all through the coordinator, whatever they say
+        found = [_clique(view.statuses, [start, *order]) for start in order]
+        return max((one for one in found if self.me in one or self.me not in order), key=len, default=[])
 
     def _propose(self, chosen: list[int]) -> Propose:
         self._since.clear()
@@ -221,11 +232,11 @@ def _beyond(status: Status, running: Attempt) -> bool:
     return status.state.round > running.round
 
 
-def _clique(statuses: Mapping[int, Status], wanted: Iterable[int]) -> list[int]:
-    """Members that all reach each other, chosen in roster order."""
+def _clique(statuses: Mapping[int, Status], order: Iterable[int]) -> list[int]:
+    """Members that all reach each other, taken in this order."""
     chosen: list[int] = []
-    for index in sorted(wanted):
+    for index in order:
         theirs = statuses[index].reachable
-        if all(other in theirs and index in statuses[other].reachable for other in chosen):
+        if all(other in theirs and index in statuses[other].reachable for other in chosen) and index not in chosen:
             chosen.append(index)
-    return chosen
+    return sorted(chosen)
