@@ -101,7 +101,6 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
 def test_the_real_coordinator_cannot_form_the_key_from_all_it_carried(ended: Ended) -> None:
     """Its transcript, its identity key and its session keys: no share is in clear, no update or sum opens."""
     star, carried = ended.star, ended.star.recording.carried
-    print([(w, e.kind.value, str(e.fields)[:200]) for w, e in star.events if e.kind.value in ("abandoned","refused","attempt_began")]); print([(m.header.type.name, m.header.sender, m.header.round,m.header.attempt) for m in ended.opened["site0"]])
     assert len(star.kinds(EventKind.ROUND_FINISHED)) == PARTIES
     frames = [parse_frame(data) for data in carried]
     assert {MessageType.DEAL, MessageType.SHARE, MessageType.TAG, MessageType.CHUNK} <= {f.header.type for f in frames}

@@ -20,7 +20,7 @@ from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.founding import machine_of
 from pppml_fast.aggregation.identity import Identity
-from pppml_fast.aggregation.messages import Header, MessageType, parse_header
+from pppml_fast.aggregation.messages import SESSION_SCOPE, Header, MessageType, parse_header
 from pppml_fast.aggregation.party import PartyMachine
 from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.aggregation.session import Session
@@ -169,7 +169,7 @@ class Member(SiteNode):
         members = range(len(self.roster.members))
         through_relay = self.roster.relay is not None
         reachable = frozenset(i for i in members if through_relay or i in self._linked or i == self.index)
-        round_, attempt = (0, 0) if self._plan is None else (self._plan.round, self._plan.attempt)
+        round_, attempt = (SESSION_SCOPE, 0) if self._plan is None else (self._plan.round, self._plan.attempt)
         newest = self._application.states[0]
         progress = self._messages & 0xFFFFFFFF
         return Status(self._session_id(), self._phase, newest, round_, attempt, progress, len(members), reachable)

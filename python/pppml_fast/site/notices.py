@@ -43,7 +43,8 @@ class Phase(IntEnum):
 class Status:
     """What a member says to everyone it is linked to, whenever it changes and every few seconds.
 
-    ``state`` is its newest model; ``round`` and ``attempt`` are those it is in or was in last; ``progress`` counts
+    ``state`` is its newest model; ``round`` and ``attempt`` are those it is in or
+    was in last, `SESSION_SCOPE` and 0 before the first of a session; ``progress`` counts
     messages of the attempt; ``reachable`` are the members it has links to, itself included.
     """
 
