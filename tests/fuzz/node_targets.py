@@ -1,4 +1,4 @@
-"""Fuzz targets of a site's own messages: notices, standings, link frames, and whatever reaches a member in a session."""
+"""Fuzz targets of a site: notices, standings, link frames, and whatever reaches a member in a session.
 
 from __future__ import annotations
 
@@ -136,7 +136,9 @@ def member(data: bytes) -> None:
         assert south.session is not None
         session = south.roster.fingerprint if kind is MessageType.STATUS else south.session.id
         receiver = EVERYONE if data[3] & 2 else 2
-        prefix = Header(kind, session, round_, attempt, 1 if data[2] % 4 == 0 else data[2], receiver, 0).encode(len(body))
+        prefix = Header(kind, session, round_, attempt, 1 if data[2] % 4 == 0 else data[2], receiver, 0).encode(
+            len(body)
+        )
         tail = identities()["east"].sign(CONTROL, prefix + body) if kind in SIGNED and data[3] & 1 else b""
         before = south.session.id, south._plan
         if kind is not MessageType.ABANDON:

@@ -1,6 +1,6 @@
-"""A star in which one member floods the coordinator beside taking part: what the rounds and the memory come to, as JSON.
+"""A star in which one member floods the coordinator beside taking part: rounds and memory, as JSON.
 
-    python flooded_star.py FOLDER bulk|small|empty
+python flooded_star.py FOLDER bulk|small|empty
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Members and a coordinator on loopback with real TLS, each under a `Runtime` of its own; what the coordinator sees is kept."""
+"""Members and a coordinator on loopback with real TLS, each under a `Runtime` of its own; what it carries is kept."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ PARTIES = 5
 
 
 class Ended:
-    """A star after its first round: what passed each gate, what was carried, and the coordinator's keys as they were."""
+    """A star after its first round: what passed each gate, what was carried, the coordinator's keys as they were."""
 
     def __init__(self, star: Star, opened: dict[str, list[Message]], channels: dict[str, dict[int, Channel]]) -> None:
         self.star, self.opened, self.channels = star, opened, channels

@@ -53,9 +53,7 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(days=last_day))
         )
 
-    def issue(
-        self, name: str, *, first_day: int = -1, last_day: int = 10, public: bytes | None = None
-    ) -> Credentials:
+    def issue(self, name: str, *, first_day: int = -1, last_day: int = 10, public: bytes | None = None) -> Credentials:
         """A node's key and certificate; days count from now. ``public`` None: that of `public_key`."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])

@@ -96,7 +96,7 @@ class Lead:
     _silent: dict[int, float] = field(default_factory=dict)
     _silenced: dict[int, int] = field(default_factory=dict)
     _given_up: set[int] = field(default_factory=set)
-    _last: dict[int, object] = field(default_factory=dict)
+    _last: Mapping[int, object] = field(default_factory=dict)
     _last_change: float = 0.0
 
     def decide(self, view: View) -> Decision | None:
@@ -219,7 +219,7 @@ class Lead:
         return chosen if len(chosen) >= self.minimum else self._clique(view, wanted)
 
     def _clique(self, view: View, wanted: Iterable[int]) -> list[int]:
-        """Members that all reach each other, this one among them: many, the first in the roster where there is a choice.
+        """Members that all reach each other, this one among them: many.
 
         One that reaches few, or says so, keeps the others from nothing: each may have to be left out.
         """
