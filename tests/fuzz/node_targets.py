@@ -1,4 +1,4 @@
-"""Fuzz targets of a site: notices, standings, link frames, and whatever reaches a member in a session.
+"""Fuzz targets of a site: notices, standings, link frames, and whatever reaches a member in a session."""
 
 from __future__ import annotations
 

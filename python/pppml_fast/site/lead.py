@@ -219,7 +219,7 @@ class Lead:
         return chosen if len(chosen) >= self.minimum else self._clique(view, wanted)
 
     def _clique(self, view: View, wanted: Iterable[int]) -> list[int]:
-        """Members that all reach each other, this one among them: many.
+        """Members that all reach each other, this one among them; as many as are found.
 
         One that reaches few, or says so, keeps the others from nothing: each may have to be left out.
         """
