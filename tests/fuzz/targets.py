@@ -66,6 +66,9 @@ PYTHON = (
     PythonTarget("card", "site_targets", "card", "card_seeds", 0.002, 2000),
     PythonTarget("handshake", "protocol_targets", "handshake", "handshake_seeds", 0.0004, 300, 8192),
     PythonTarget("round", "protocol_targets", "whole_round", "round_seeds", 0.0001, 72, 512),
+    PythonTarget("notice", "node_targets", "notice", "notice_seeds", 0.015, 8000),
+    PythonTarget("link_frame", "node_targets", "link_frame", "link_frame_seeds", 0.005, 3000),
+    PythonTarget("member", "node_targets", "member", "member_seeds", 0.001, 800),
     PythonTarget("transcript", "record_targets", "transcript", "transcript_seeds", 0.0005, 1000),
     PythonTarget("log_line", "record_targets", "log_line", "log_line_seeds", 0.005, 8000),
 )

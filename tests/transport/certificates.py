@@ -53,11 +53,11 @@ class Authority:
             .not_valid_after(now + datetime.timedelta(days=last_day))
         )
 
-    def issue(self, name: str, *, first_day: int = -1, last_day: int = 10) -> Credentials:
-        """A node's key and certificate; days count from now."""
+    def issue(self, name: str, *, first_day: int = -1, last_day: int = 10, public: bytes | None = None) -> Credentials:
+        """A node's key and certificate; days count from now. ``public`` None: that of `public_key`."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        names = x509.SubjectAlternativeName([x509.DNSName(tls_name(public_key(name)))])
+        names = x509.SubjectAlternativeName([x509.DNSName(tls_name(public or public_key(name)))])
         builder = self._builder(subject, key.public_key(), first_day, last_day)
         certificate = builder.add_extension(names, critical=False).sign(self._key, hashes.SHA256())
         return Credentials(_pem(key), certificate.public_bytes(Encoding.PEM), self.pem)

@@ -70,6 +70,7 @@ class CollectiveParty(PartyMachine):
         self._share_sums: dict[int, NDArray[np.int64]] = {}
         self._statements: dict[int, tuple[Statement, bytes]] = {}
         self._tags: dict[int, bytes] = {}
+        self._accused: set[int] = set()
         self._mine: Statement | None = None
         self._handlers |= {
             MessageType.DEAL: self._on_deal,
@@ -85,7 +86,7 @@ class CollectiveParty(PartyMachine):
     def _on_begin(self) -> list[Outgoing]:
         now = self._now
         self._term = self._check = self._stream_pass = self._mine = None
-        for kept in (self._shares, self._share_sums, self._statements, self._tags):
+        for kept in (self._shares, self._share_sums, self._statements, self._tags, self._accused):
             kept.clear()
         self._key = CollectiveKey.generate(now.params)
         secret = self._key._secret_coefficients()
@@ -209,7 +210,7 @@ class CollectiveParty(PartyMachine):
         sender, statement = message.header.sender, Statement.parse(message.body)
         if sender in self._statements:
             if self._statements[sender][0] != statement:
-                self.evidence.append((self._statements[sender][1], message.data))
+                self._accuse(sender, self._statements[sender][1], message.data)
             raise ProtocolError(f"party {sender} signs a second statement for {self._now.id}")
         self._statements[sender] = (statement, message.data)
         return self._advance()
@@ -236,7 +237,13 @@ class CollectiveParty(PartyMachine):
         self._now.gate.check_signature(frame)
         held = self._statements.get(header.sender)
         if held is not None and held[0] != Statement.parse(frame.body):
-            self.evidence.append((held[1], evidence))
+            self._accuse(header.sender, held[1], evidence)
+
+    def _accuse(self, sender: int, one: bytes, other: bytes) -> None:
+        """Keep two statements that a party signed for this attempt; two are enough, however many it signs."""
+        if sender not in self._accused:
+            self._accused.add(sender)
+            self.evidence.append((one, other))
 
     # --- 4. open ------------------------------------------------------------------------------------------
 

@@ -264,7 +264,7 @@ class PartyMachine(ModelHashes, ABC):
         key = (header.round, header.attempt)
         if header.session != self.session.id or key in self._seen:
             return False
-        self._early.keep(key, data)
+        self._early.keep(key, header.sender, data)
         return True
 
     def _refusal(self, frame: Frame | None) -> list[Outgoing]:

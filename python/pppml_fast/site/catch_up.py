@@ -12,20 +12,21 @@ from pppml_fast.site.notices import STATE_PIECE, StatePiece, StateRequest
 __all__ = ["Fetch", "Server"]
 
 _OUTSTANDING = 8
-_STATE_LIMIT = 1 << 40
 
 
 @dataclass
 class Fetch:
     """A kept model on its way here from the first of ``holders`` (roster indices), a few pieces ahead.
 
-    ``ask`` sends a request to a holder; ``heard`` is when it answered last, by the node's clock.
+    ``ask`` sends a request to a holder; ``heard`` is when it answered last, by the node's clock; ``limit`` is the most
+    bytes that a model may have, whatever a holder says.
     """
 
     state: StateId
     holders: list[int]
     ask: Callable[[int, StateRequest], None]
     heard: float
+    limit: int
     data: bytearray = field(default_factory=bytearray)
     total: int = -1
     requested: int = 0
@@ -52,10 +53,12 @@ class Fetch:
         """Add the next piece. Raises ProtocolError on any other, changing nothing."""
         if sender != self.holder or piece.state != self.state:
             raise ProtocolError(f"party {sender} sends a piece of a model that nobody asked it for")
-        if piece.offset != len(self.data) or self.total not in (-1, piece.total) or piece.total > _STATE_LIMIT:
+        if piece.offset != len(self.data) or self.total not in (-1, piece.total):
             raise ProtocolError(f"party {sender} sends byte {piece.offset} of {piece.total}, not the next piece")
-        if not piece.data and piece.total:
-            raise ProtocolError(f"party {sender} sends an empty piece of a model")
+        if piece.total > self.limit:
+            raise ProtocolError(f"party {sender} offers a model of {piece.total} bytes; the limit is {self.limit}")
+        if len(piece.data) != min(STATE_PIECE, piece.total - piece.offset):
+            raise ProtocolError(f"party {sender} sends {len(piece.data)} bytes at {piece.offset}, not a whole piece")
         self.total, self.heard = piece.total, now
         self.data += piece.data
         if not self.complete:

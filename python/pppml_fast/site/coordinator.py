@@ -60,7 +60,7 @@ class Coordinator(SiteNode):
         return None if self._relay is None else self._relay.pull(hop)
 
     def _on_session(self, session: Session, standings: dict[int, Standing], agreed: StateId) -> None:
-        self._relay = Relay(session)
+        self._relay = Relay(session, layout=self.layout)
 
     def _standing(self) -> bytes:
         return b""

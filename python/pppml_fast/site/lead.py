@@ -8,6 +8,7 @@ journal, so that a lead can delay and stop, and nothing else.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -89,17 +90,20 @@ class Lead:
     _attempts: dict[tuple[bytes, int], int] = field(default_factory=dict)
     _running: Attempt | None = None
     _failures: int = 0
+    _renewed: bool = False
     _retry_at: float = 0.0
     _since: dict[str, float] = field(default_factory=dict)
     _silent: dict[int, float] = field(default_factory=dict)
+    _silenced: dict[int, int] = field(default_factory=dict)
     _given_up: set[int] = field(default_factory=set)
-    _last: object = None
+    _last: Mapping[int, object] = field(default_factory=dict)
     _last_change: float = 0.0
 
     def decide(self, view: View) -> Decision | None:
         """The next thing to do, or None: wait. What it returns must be done."""
-        picture = sorted((i, s.session, s.phase, s.round, s.attempt, s.progress) for i, s in view.statuses.items())
-        if picture != self._last:
+        picture = {i: (s.session, s.phase, s.round, s.attempt, s.progress) for i, s in view.statuses.items()}
+        # One alone may say what it likes: something happens where two members tell of it.
+        if sum(picture.get(i) != self._last.get(i) for i in {*picture, *self._last}) > 1:
             self._last, self._last_change = picture, view.now
         if view.opening_since is not None or view.now < self._retry_at:
             return None
@@ -108,8 +112,7 @@ class Lead:
     def session_failed(self, now: float, awaited: Collection[int]) -> None:
         """A handshake opened no session: ``awaited`` were not heard. They are left out for a while, if possible."""
         self._failed(now)
-        for index in awaited:
-            self._silent[index] = now + self.timing.patience
+        self._silence(now, awaited)
 
     def session_opened(self) -> None:
         """A session is open: whatever ran before is over."""
@@ -126,7 +129,8 @@ class Lead:
             self._since.pop("gathering", None)
             return None
         waited = self._waited("gathering", view.now)
-        if len(chosen) < self.members and (waited < self.timing.patience or (busy and not self._stalled(view))):
+        expected = self.members - sum(view.now < until for until in self._silent.values())
+        if len(chosen) < expected and (waited < self.timing.patience or (busy and not self._stalled(view))):
             return None
         return self._propose(chosen)
 
@@ -147,8 +151,9 @@ class Lead:
         if lost and self._waited(f"lost {sorted(lost)}", view.now) < self.timing.patience:
             return None
         self._given_up |= lost
-        live = [i for i in _clique(view.statuses, inside) if inside[i].phase in (Phase.READY, Phase.DONE)]
-        if any(inside[i].phase is Phase.FETCHING for i in inside) and not self._stalled(view):
+        live = [i for i in self._clique(view, inside) if inside[i].phase in (Phase.READY, Phase.DONE)]
+        fetching = any(inside[i].phase is Phase.FETCHING for i in inside)
+        if fetching and self._waited("fetching", view.now) < self.timing.patience:
             return None
         if len(live) < self.minimum or len({inside[i].state for i in inside}) > 1:
             return self._renew(view, inside)
@@ -168,11 +173,15 @@ class Lead:
         ]
         busy = [s for s in ours if s.phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
         limit = self.timing.training if any(s.phase is Phase.TRAINING for s in busy) else self.timing.patience
-        if (busy or unheard) and view.now - self._last_change < limit:
+        rest = [s for s in ours if s not in busy and s not in unheard]
+        late = len(rest) >= self.minimum and self._waited("the last ones", view.now) >= self.timing.patience
+        if (busy or unheard) and not late and view.now - self._last_change < limit:
             return True
         self._running = None
         if ours and all(_beyond(s, running) for s in ours):
-            self._failures = 0
+            self._failures, self._renewed = 0, False
+            for index in running.live:
+                self._silenced.pop(index, None)
             return False
         self._failed(view.now)
         return True
@@ -186,12 +195,19 @@ class Lead:
 
     def _renew(self, view: View, inside: Collection[int]) -> Decision | None:
         """Models differ, or too few can go on: another session decides from what each has kept."""
-        chosen = _clique(view.statuses, inside)
         busy = [i for i in inside if view.statuses[i].phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
         if busy and not self._stalled(view):
             return None
+        if self._renewed:
+            # The session decided already, and some do not keep to it: for a while it goes without them.
+            common = Counter(view.statuses[i].state for i in inside).most_common(1)[0][0]
+            odd = [i for i in inside if view.statuses[i].state != common and i != self.me]
+            self._silence(view.now, odd)
+        chosen = self._choose(view, inside)
         if len(chosen) < self.minimum:
             return None
+        self._renewed = True
+        self._failed(view.now)
         if self.me is not None and min(chosen) != self.me:
             return Leave()
         return self._propose(chosen)
@@ -199,8 +215,19 @@ class Lead:
     def _choose(self, view: View, wanted: Collection[int]) -> list[int]:
         """Members that reach each other; without those who kept the last session from opening, if enough are left."""
         heard = [i for i in wanted if view.now >= self._silent.get(i, view.now)]
-        chosen = _clique(view.statuses, heard)
-        return chosen if len(chosen) >= self.minimum else _clique(view.statuses, wanted)
+        chosen = self._clique(view, heard)
+        return chosen if len(chosen) >= self.minimum else self._clique(view, wanted)
+
+    def _clique(self, view: View, wanted: Iterable[int]) -> list[int]:
+        """Members that all reach each other, this one among them; as many as are found.
+
+        One that reaches few, or says so, keeps the others from nothing: each may have to be left out.
+        """
+        order = sorted(wanted)
+        if self.me is None:
+            return order  # all through the coordinator, whatever they say
+        found = [_clique(view.statuses, [start, *order]) for start in order]
+        return max((one for one in found if self.me in one or self.me not in order), key=len, default=[])
 
     def _propose(self, chosen: list[int]) -> Propose:
         self._since.clear()
@@ -212,6 +239,12 @@ class Lead:
     def _waited(self, what: str, now: float) -> float:
         return now - self._since.setdefault(what, now)
 
+    def _silence(self, now: float, indices: Collection[int]) -> None:
+        """Go without them for a while, where enough are left; twice as long each time, until they take part."""
+        for index in indices:
+            times = self._silenced[index] = self._silenced.get(index, 0) + 1
+            self._silent[index] = now + self.timing.patience * 2 ** min(times - 1, 5)
+
     def _failed(self, now: float) -> None:
         self._retry_at = now + self.timing.retry * 2 ** min(self._failures, 5)
         self._failures += 1
@@ -221,11 +254,11 @@ def _beyond(status: Status, running: Attempt) -> bool:
     return status.state.round > running.round
 
 
-def _clique(statuses: Mapping[int, Status], wanted: Iterable[int]) -> list[int]:
-    """Members that all reach each other, chosen in roster order."""
+def _clique(statuses: Mapping[int, Status], order: Iterable[int]) -> list[int]:
+    """Members that all reach each other, taken in this order."""
     chosen: list[int] = []
-    for index in sorted(wanted):
+    for index in order:
         theirs = statuses[index].reachable
-        if all(other in theirs and index in statuses[other].reachable for other in chosen):
+        if all(other in theirs and index in statuses[other].reachable for other in chosen) and index not in chosen:
             chosen.append(index)
-    return chosen
+    return sorted(chosen)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.founding import machine_of
 from pppml_fast.aggregation.identity import Identity
-from pppml_fast.aggregation.messages import Header, MessageType
+from pppml_fast.aggregation.messages import SESSION_SCOPE, Header, MessageType, parse_header
 from pppml_fast.aggregation.party import PartyMachine
 from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.aggregation.session import Session
@@ -136,7 +137,7 @@ class Member(SiteNode):
             if self._phase not in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING) or waited >= self.timing.patience:
                 self._dissolve()
         if self._fetch is not None and self._now - self._fetch.heard >= self.timing.patience:
-            self._dissolve()
+            self._next_holder()
         status = self._status()
         if self._changed(status) or self._now - self._told_at >= self.timing.heartbeat:
             self._told, self._told_at = status, self._now
@@ -168,7 +169,7 @@ class Member(SiteNode):
         members = range(len(self.roster.members))
         through_relay = self.roster.relay is not None
         reachable = frozenset(i for i in members if through_relay or i in self._linked or i == self.index)
-        round_, attempt = (0, 0) if self._plan is None else (self._plan.round, self._plan.attempt)
+        round_, attempt = (SESSION_SCOPE, 0) if self._plan is None else (self._plan.round, self._plan.attempt)
         newest = self._application.states[0]
         progress = self._messages & 0xFFFFFFFF
         return Status(self._session_id(), self._phase, newest, round_, attempt, progress, len(members), reachable)
@@ -213,7 +214,7 @@ class Member(SiteNode):
             self.events.emit(EventKind.STEPPED_BACK, round=agreed.round, model=agreed.hash.hex())
             return
         holders = [index for index, standing in sorted(standings.items()) if agreed in standing.states]
-        self._fetch = Fetch(agreed, holders, self._ask, self._now)
+        self._fetch = Fetch(agreed, holders, self._ask, self._now, limit=_model_limit(self.layout.size))
         self._fetch.request()
 
     def _leave(self) -> None:
@@ -326,6 +327,9 @@ class Member(SiteNode):
         refusals, machine.refusals[:] = list(machine.refusals), []
         for error in refusals:
             self.refused(peer, error)
+        evidence, machine.evidence[:] = list(machine.evidence), []
+        for statements in evidence:
+            self._tell_evidence(statements)
         refused_by, machine.refused_by[:] = list(machine.refused_by), []
         for name in refused_by:
             self.events.emit(EventKind.REFUSED_BY, peer=name)
@@ -344,6 +348,12 @@ class Member(SiteNode):
             self.events.emit(EventKind.ABANDONED, **about, reason=str(machine.failure))
             if machine.update_spent:
                 self._draws.spend(plan.round, str(machine.failure))
+
+    def _tell_evidence(self, statements: tuple[bytes, bytes]) -> None:
+        about, _ = parse_header(statements[0])
+        digests = [sha256(data).hexdigest() for data in statements]
+        peer = self.roster.names[about.sender]
+        self.events.emit(EventKind.EVIDENCE, peer=peer, round=about.round, attempt=about.attempt, digests=digests)
 
     def _commit(self, machine: PartyMachine, plan: Plan) -> None:
         outcome = machine.outcome
@@ -397,3 +407,8 @@ class Member(SiteNode):
         """Ask the next one that keeps the model; with nobody left, another session has to be opened."""
         if self._fetch is None or not self._fetch.next_holder(self._now):
             self._dissolve()
+
+
+def _model_limit(size: int) -> int:
+    """Most bytes of an exported model of ``size`` shared values, an optimiser's state and names among them."""
+    return (1 << 26) + 32 * size

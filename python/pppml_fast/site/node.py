@@ -35,8 +35,8 @@ __all__ = ["MEMBERSHIP", "SiteNode"]
 
 MEMBERSHIP = 1
 """The attempt number, within the round that stands for a session, of messages about membership."""
-_EARLY_COUNT = 256
-_EARLY_BYTES = 4 << 20
+_EARLY_COUNT = 64
+_EARLY_BYTES = 2 << 20
 _HANDSHAKE = (MessageType.HELLO, MessageType.ENCAPSULATION, MessageType.READY)
 
 
@@ -70,7 +70,7 @@ class SiteNode(NeverPickled, ABC):
         self._opening_since = 0.0
         self._gate: Gate | None = None
         self._leader: int | None = None
-        self._early: list[tuple[str, bytes]] = []
+        self._early: list[tuple[str, int, bytes]] = []
         self._hellos: dict[str, bytes] = {}
         self._out: list[Outgoing] = []
         self._now = 0.0
@@ -192,6 +192,7 @@ class SiteNode(NeverPickled, ABC):
     def _dispatch(self, peer: str, data: bytes) -> None:
         header, _ = parse_header(data)
         kind = header.type
+        self._check_sender(peer, header)
         if kind is MessageType.STATUS:
             self._on_status(peer, parse_frame(data))
         elif kind is MessageType.ROSTER:
@@ -204,21 +205,28 @@ class SiteNode(NeverPickled, ABC):
         elif self.session is not None and header.session == self.session.id and header.round == SESSION_SCOPE:
             self._on_membership_frame(peer, header, data)
         elif self._handshake is not None and (self.session is None or header.session != self.session.id):
-            self._keep(peer, data)
+            self._keep(peer, header.sender, data)
         else:
             self._on_frame(peer, header, data)
+
+    def _check_sender(self, peer: str, header: Header) -> None:
+        """Only a star's relay passes on what others say: else one peer could use up what is kept for another."""
+        index = self.roster.index(peer)
+        known = header.sender < len(self.roster.everyone) and header.sender != self.index
+        if header.sender != index and not (known and index == len(self.roster.members)):
+            raise ProtocolError(f"a message of party {header.sender} came over the link to {peer!r}")
 
     def _belongs_to_handshake(self, header: Header) -> bool:
         if self._handshake is None or header.round != SESSION_SCOPE or header.attempt != 0:
             return False
         return header.type in _HANDSHAKE or header.type is MessageType.REFUSED
 
-    def _keep(self, peer: str, data: bytes) -> None:
+    def _keep(self, peer: str, sender: int, data: bytes) -> None:
         """A message of the session that is being opened: another node has it open already."""
-        size = sum(len(kept) for _, kept in self._early) + len(data)
-        if len(self._early) >= _EARLY_COUNT or size > _EARLY_BYTES:
-            raise ProtocolError("too much arrived for a session that is not open")
-        self._early.append((peer, data))
+        sizes = [len(kept) for _, other, kept in self._early if other == sender]
+        if len(sizes) >= _EARLY_COUNT or sum(sizes) + len(data) > _EARLY_BYTES:
+            raise ProtocolError(f"party {sender} sends too much for a session that is not open")
+        self._early.append((peer, sender, data))
 
     def _on_membership_frame(self, peer: str, header: Header, data: bytes) -> None:
         gate = self._require_gate()
@@ -281,9 +289,9 @@ class SiteNode(NeverPickled, ABC):
         handshake = self._handshake
         if handshake is None:
             raise ProtocolError("no session is being opened")
-        known = len(handshake.refusals)
         self._out += handshake.receive(data)
-        for error in handshake.refusals[known:]:
+        refusals, handshake.refusals[:] = list(handshake.refusals), []
+        for error in refusals:
             self.refused(peer, error)
         self._after_handshake()
 
@@ -316,7 +324,7 @@ class SiteNode(NeverPickled, ABC):
         self.events.emit(EventKind.SESSION_OPENED, session=session.id.hex(), present=present, lead=lead)
         self._on_session(session, standings, agreed)
         early, self._early = self._early, []
-        for peer, data in early:
+        for peer, _, data in early:
             self.receive(peer, data)
 
     def _drop_handshake(self, reason: str) -> None:

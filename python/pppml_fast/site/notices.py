@@ -43,8 +43,9 @@ class Phase(IntEnum):
 class Status:
     """What a member says to everyone it is linked to, whenever it changes and every few seconds.
 
-    ``state`` is its newest model; ``round`` and ``attempt`` are those it is in or was in last; ``progress`` counts
-    messages of the attempt; ``reachable`` are the members it has links to, itself included.
+    ``state`` is its newest model; ``round`` and ``attempt`` are those it is in or was in last, 2^32 - 1 and 0 before
+    the first of a session; ``progress`` counts messages of the attempt; ``reachable`` are the members it has links to,
+    itself included.
     """
 
     session: bytes

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
+from pppml_fast.errors import ProtocolError
 from pppml_fast.site.node import SiteNode
 from pppml_fast.transport.base import Links, Outgoing
 
@@ -14,6 +15,10 @@ __all__ = ["Runtime"]
 
 _WAITING_LIMIT = 8 << 20
 """Bytes of one peer that wait for the node: whoever sends more is slowed down, and alone."""
+_COST = 1 << 10
+"""Bytes counted for a message beside its own, so that empty ones are bounded too."""
+_UNTAKEN_LIMIT = 64 << 20
+"""Bytes, beside bulk, that may be queued for a peer while its link has no room: an honest one takes what it gets."""
 _TICK_S = 0.1
 
 Action = Callable[[], None]
@@ -22,14 +27,16 @@ Action = Callable[[], None]
 class Runtime:
     """Drives ``node`` over ``links`` until it has ended, `stop` is called, or something fails for good.
 
-    `run` blocks; it may be called once. `post` hands in what other threads have for the node.
+    `run` blocks; it may be called once. `post` hands in what other threads have for the node. Peers take turns, one
+    message each: one that floods delays the others by its share of the node's time, and fills no memory.
     """
 
     def __init__(self, node: SiteNode, links: Links, clock: Callable[[], float] = time.monotonic) -> None:
         self._node, self._links, self._clock = node, links, clock
         self._changed = threading.Condition()
-        self._actions: deque[tuple[str, int, Action]] = deque()
+        self._queues: OrderedDict[str, deque[tuple[int, Action]]] = OrderedDict()
         self._waiting: dict[str, int] = {}
+        self._untaken: dict[str, int] = {}
         self._stopped = False
 
     def run(self) -> None:
@@ -65,7 +72,7 @@ class Runtime:
         with self._changed:
             while self._waiting.get(peer, 0) > _WAITING_LIMIT and not self._stopped:
                 self._changed.wait()
-        self._put(peer, len(data), lambda: self._node.receive(peer, data))
+        self._put(peer, len(data) + _COST, lambda: self._node.receive(peer, data))
 
     def on_up(self, peer: str, incarnation: bytes) -> None:
         self._put(peer, 0, lambda: self._node.up(peer))
@@ -80,25 +87,30 @@ class Runtime:
 
     def _put(self, peer: str, size: int, action: Action) -> None:
         with self._changed:
-            self._actions.append((peer, size, action))
+            self._queues.setdefault(peer, deque()).append((size, action))
             self._waiting[peer] = self._waiting.get(peer, 0) + size
             self._changed.notify_all()
 
     def _next_actions(self) -> list[Action]:
-        """One action, so that what it causes is sent before the next; none after a tick without any."""
+        """One action, so that what it causes is sent before the next; none after a tick without any.
+
+        Each peer's come in order; of those that have any, the one that was served longest ago is next.
+        """
         with self._changed:
-            if not self._actions:
+            if not self._queues:
                 self._changed.wait(_TICK_S)
-            if not self._actions:
+            if not self._queues:
                 return []
-            peer, size, action = self._actions.popleft()
+            peer, queue = self._queues.popitem(last=False)
+            size, action = queue.popleft()
+            if queue:
+                self._queues[peer] = queue
             self._waiting[peer] -= size
             self._changed.notify_all()
             return [action]
 
     def _send(self) -> None:
-        for message in self._node.outgoing():
-            self._links.send(message.hop, message.data)
+        self._flush()
         for peer in self._node.peers:
             while self._links.room(peer):
                 bulk = self._node.pull(peer)
@@ -108,7 +120,12 @@ class Runtime:
                 self._flush()
 
     def _flush(self) -> None:
-        """What pulling brought about beside the message itself."""
+        """Send what the node has for others; a peer that lets too much lie loses what comes on top."""
         messages: list[Outgoing] = self._node.outgoing()
-        for message in messages:
-            self._links.send(message.hop, message.data)
+        for hop, data in messages:
+            untaken = 0 if self._links.room(hop) else self._untaken.get(hop, 0) + len(data)
+            if untaken > _UNTAKEN_LIMIT:
+                self._node.refused(hop, ProtocolError("it does not take what is sent to it; the rest is dropped"))
+                continue
+            self._untaken[hop] = untaken
+            self._links.send(hop, data)
