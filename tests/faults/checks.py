@@ -93,10 +93,11 @@ class Checks:
             self.double_share.append(f"{name} sends {len(frames)} share frames to party {receiver} for {where}")
         senders = self._senders[where, receiver]
         senders.add(name)
-        # The receiver could add its own share to those that came, whether or not it ever releases it.
+        # The receiver could add its own share to those that came, whether or not it ever releases it: to it the sum is
+        # open, and with it the update of everyone else.
         if len(senders) + 1 >= self._thresholds.get(where, len(self._names)):
-            live = [member for member in self._names if (member, where) in self._salts]
-            self._open(where, live)
+            others = [member for index, member in enumerate(self._names) if index != receiver]
+            self._open(where, [member for member in others if (member, where) in self._salts])
 
     def _accepted(self, name: str, where: Where, live: tuple[str, ...], mean: str) -> None:
         self._same(self._sums, where, (live, mean), name)

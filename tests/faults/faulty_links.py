@@ -75,7 +75,7 @@ class Faults:
 
     def strike(self, rule: Rule, kind: str) -> None:
         """Do to this process what the rule says."""
-        self.tell("fault", kind=rule.action, at=f"{rule.where} {kind}", seconds=rule.seconds)
+        self.tell("fault", kind=rule.action, point=f"{rule.where} {kind}", seconds=rule.seconds)
         if rule.action.startswith("kill"):
             os.kill(os.getpid(), signal.SIGKILL)
         elif rule.action == "stop":
@@ -123,7 +123,7 @@ class FaultyLinks:
         self._tell_share(data)
         self._remember(peer, data)
         if rule is not None and rule.action in MUTATIONS:
-            self._faults.tell("fault", kind=rule.action, at=f"send {kind} to {peer}", seconds=rule.seconds)
+            self._faults.tell("fault", kind=rule.action, point=f"send {kind} to {peer}", seconds=rule.seconds)
             self._meddle(peer, data, rule)
         else:
             self._pass(peer, data)

@@ -17,10 +17,14 @@ from proxy import Proxy
 __all__ = ["Injector"]
 
 KINDS = {
-    "ROSTER": 2, "HELLO": 3, "ENCAPSULATION": 3, "READY": 3, "DEAL": 4, "CHUNK": 26, "RETURN": 26, "STATEMENT": 4,
-    "SHARE": 4, "ABANDON": 1, "MODEL_HASH": 4, "TAG": 3, "STATUS": 12, "PLAN": 2, "STATE_REQUEST": 1, "STATE": 1,
+    "DEAL": 4, "CHUNK": 26, "RETURN": 26, "STATEMENT": 4, "SHARE": 4, "MODEL_HASH": 4, "TAG": 3, "STATUS": 12,
+    "PLAN": 2,
 }  # fmt: skip
-"""Message types, and how many of each a round may see: the fault strikes at one of the first so many."""
+"""Message types of a round, and how many of each it may see: the fault strikes at one of the first so many."""
+OPENING_KINDS = {
+    "ROSTER": 2, "HELLO": 3, "ENCAPSULATION": 3, "READY": 3, "ABANDON": 1, "STATE_REQUEST": 1, "STATE": 1,
+}  # fmt: skip
+"""Those of a session's opening, and of what led to it: another node is started anew so that there is one."""
 WEIGHTS = {
     "kill": 6, "kill_write": 3, "stop": 3, "delay": 2, "duplicate": 2, "reorder": 2, "truncate": 2, "flip": 2,
     "replay": 2, "cut": 2, "cut_stream": 3, "partition": 3, "isolate": 2, "disk_full": 3, "rollback": 3, "restart": 2,
@@ -124,10 +128,15 @@ class Injector:
         return self.federation.nodes[self.random.choice(names)]
 
     def _at(self, node: Process, action: str, seconds: float = 0.0, where: str = "", limit: int = 0) -> str:
-        kind = self.random.choice(list(KINDS))
+        kinds = OPENING_KINDS if self.random.random() < 0.25 else KINDS
+        kind = self.random.choice([kind for kind in kinds if kind != "TAG" or self.federation.topology == "star"])
         where = where or self.random.choice(("send", "send", "receive"))
-        rule = Rule(action, kind, where, self.random.randint(1, KINDS[kind]), round(seconds, 2), limit)
+        rule = Rule(action, kind, where, self.random.randint(1, kinds[kind]), round(seconds, 2), limit)
         node.arm(rule)
+        if kinds is OPENING_KINDS:
+            others = [other for name, other in self.federation.nodes.items() if name != node.name]
+            self.random.choice(others).signal(signal.SIGKILL)
+            self.counts["kill"] += 1
         return f"{action} {node.name} at {where} {rule.count} of {kind} {rule.seconds:g}s {limit}"
 
     def _kill(self) -> str:

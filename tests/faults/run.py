@@ -79,9 +79,11 @@ class Course:
             for number in range(steps):
                 if not self._wanted():
                     break
+                rounds = self.rounds
                 if not self._step(number):
                     return
-                struck()
+                if self.rounds > rounds:
+                    struck()
             self._finish()
         finally:
             self.federation.close()
@@ -91,7 +93,7 @@ class Course:
         before, base = sum(self.injector.counts.values()), self._newest()
         plan = self.injector.strike()
         began = time.monotonic()
-        self._wait(6.0, lambda: self._struck(before) >= len(plan) or self._newest() > base + 6)
+        self._wait(3.0, lambda: self._struck(before) >= len(plan) or self._newest() > base + 6)
         self._wait(self.injector.random.choice((0.0, 0.5, 2.0)), lambda: False)
         self.injector.heal()
         done = self._reach(self._newest() + 1, f"step {number}: {plan}")
