@@ -23,7 +23,9 @@ Update = tuple[str, int, int]
 """Party, round, salt: what a party trained, and may be part of one sum at most."""
 
 
-def expected_mean(params: CkksParams, weights: Mapping[str, float], round_: int, salts: Mapping[str, int], size: int) -> bytes:
+def expected_mean(
+    params: CkksParams, weights: Mapping[str, float], round_: int, salts: Mapping[str, int], size: int
+) -> bytes:
     """float32 (size,) as bytes: the weighted mean over a live set, summed openly in the integers of the scheme."""
     total = np.zeros(size, np.int64)
     for name, salt in salts.items():

@@ -79,7 +79,7 @@ class AuditedLedger(AttemptLedger):
 
     def release(self, attempt: AttemptId, signers: Any = ()) -> list[Outgoing]:
         frames = super().release(attempt, signers)
-        self.live = sorted([*signers, self._name])
+        self.live = sorted({*signers, self._name})
         self._audit("released", **_about(attempt), live=self.live)
         return frames
 
@@ -167,9 +167,7 @@ class Party:
 
     def _coordinator(self) -> SiteNode:
         federation = self._federation
-        return Coordinator(
-            self._keys.identity, federation.roster, federation.layout, Policy(), self._events, TIMING
-        )
+        return Coordinator(self._keys.identity, federation.roster, federation.layout, Policy(), self._events, TIMING)
 
     def _member(self) -> SiteNode:
         disk, name, federation = Path(self._config["disk"]), self._keys.name, self._federation

@@ -60,7 +60,9 @@ class Tally:
 class Course:
     """One federation through its steps."""
 
-    def __init__(self, folder: Path, shape: str, parties: int, size: int, seed: int, wanted: Callable[[], bool]) -> None:
+    def __init__(
+        self, folder: Path, shape: str, parties: int, size: int, seed: int, wanted: Callable[[], bool]
+    ) -> None:
         self.federation = RealFederation(folder, parties, shape, size, seed)
         self.injector = Injector(self.federation, seed)
         self.title = f"{shape} of {parties}, seed {seed}"
