@@ -22,7 +22,7 @@ from pppml_fast.aggregation.messages import MessageType, parse_header
 from pppml_fast.errors import ProtocolError
 from pppml_fast.transport.base import LinkEvents, Links
 
-__all__ = ["MUTATIONS", "FaultyLinks", "Faults", "Rule"]
+__all__ = ["MUTATIONS", "Faults", "FaultyLinks", "Rule", "kind_of"]
 
 Tell = Callable[..., None]
 MUTATIONS = ("delay", "duplicate", "reorder", "truncate", "flip", "replay")
@@ -97,7 +97,7 @@ class Faults:
 
 
 class FaultyLinks:
-    """`Links` that do to messages what the rules say. ``index`` is this node's in the roster: its own shares are told."""
+    """`Links` that do to messages what the rules say, and tell of the shares of this node, ``index`` in the roster."""
 
     def __init__(self, links: Links, faults: Faults, index: int) -> None:
         self._links, self._faults, self._index = links, faults, index

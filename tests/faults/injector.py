@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from faulty_links import MUTATIONS, Rule
-from federation import RELAY, Backups, Process, RealFederation
 from light_party import DISK_FULL
 from proxy import Proxy
+from real_federation import RELAY, Backups, Process, RealFederation
 
 __all__ = ["Injector"]
 
@@ -89,6 +89,7 @@ class Injector:
             node.signal(signal.SIGCONT)
             node.room_on_disk()
         self.poll()
+        self._old_disks.clear()
         due, self._due = self._due, []
         for _, action in due:
             action()

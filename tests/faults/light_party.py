@@ -16,8 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import conftest  # noqa: F401
 import numpy as np
+import paths  # noqa: F401  (before the modules it makes importable)
 from faulty_links import Faults, FaultyLinks, Rule
 from light_site import LightApplication, Vector, light_update
 
@@ -53,8 +53,9 @@ class Audit:
         self._descriptor = descriptor
 
     def __call__(self, what: str, **fields: Any) -> None:
+        fields = {name: value[:500] if isinstance(value, str) else value for name, value in fields.items()}
         line = json.dumps({"what": what, "at": round(time.time(), 3), **fields}, default=str)
-        os.write(self._descriptor, line[:4000].encode() + b"\n")
+        os.write(self._descriptor, line.encode() + b"\n")  # of up to 4096 bytes: at once or not at all
 
     def hear(self, event: Event) -> None:
         """An `EventSink`."""
@@ -185,7 +186,7 @@ class Party:
 
     def _train(self, ledger: AuditedLedger, round_: int, salt: int) -> None:
         name, size = self._keys.name, self._federation.layout.size
-        pause = float(self._random.uniform(0, 0.1))
+        pause = float(self._random.uniform(0.05, 0.3))
 
         def hand_in(values: Vector) -> None:
             assert isinstance(self._node, Member)

@@ -1,7 +1,7 @@
 """Rounds of real federations under faults, and whether the rules held: the program of `make test-faults`.
 
-`run.py --rounds 20 --seed 7`. A step is at least one round: faults are drawn from the seed and committed, then all works
-again, and every party must come to hold one more sum. Federations follow each other, of both shapes and of 3, 4 and 5
+`run.py --rounds 20 --seed 7`. A step is at least one round: faults are drawn from the seed and committed, then all
+works again, and every party must come to hold one more sum. Federations follow each other, of both shapes and of 3 to 5
 parties, ``--lanes`` at a time. The last line counts: rounds that a fault struck, attempts whose sum was accepted and is
 exact, attempts that were abandoned, and what must be 0. A run that finds something keeps its folder and says how to
 repeat it: with the same seed the same faults are drawn; how processes meet them depends on the machine.
@@ -22,9 +22,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import conftest  # noqa: F401
-from federation import RealFederation
+import paths  # noqa: F401  (before the modules it makes importable)
 from injector import Injector
+from real_federation import RealFederation
 
 SHAPES = (("ring", 3), ("star", 4), ("ring", 5), ("star", 3), ("ring", 4), ("star", 5))
 STEPS = 25

@@ -1,4 +1,4 @@
-"""What must hold whatever fails, judged from what the parties told (light_party.py), by somebody who knows all salts."""
+"""What must hold whatever fails, judged from what the parties told (light_party.py) by one who knows all salts."""
 
 from __future__ import annotations
 

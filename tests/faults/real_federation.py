@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import random
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from checks import Checks
+from fault_checks import Checks
 from faulty_links import Rule
 from proxy import Proxy
 
@@ -33,22 +35,18 @@ __all__ = ["RELAY", "Backups", "Process", "RealFederation"]
 RELAY = "relay"
 _PROGRAM = Path(__file__).with_name("light_party.py")
 _PORTS = range(18000, 32000)
+_ports = itertools.islice(itertools.cycle(_PORTS), random.SystemRandom().choice(_PORTS), None)
 _port_lock = threading.Lock()
-_next_port = random.SystemRandom().choice(_PORTS)
 
 
 def _free_port() -> int:
     """A port that nothing listens on and no outgoing connection is given."""
-    global _next_port
     with _port_lock:
-        while True:
-            _next_port = _PORTS.start + (_next_port + 1 - _PORTS.start) % len(_PORTS)
-            with socket.socket() as probe:
-                try:
-                    probe.bind(("127.0.0.1", _next_port))
-                except OSError:
-                    continue
-                return _next_port
+        for port in _ports:
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    raise AssertionError("the ports go round")
 
 
 class Process:
@@ -103,11 +101,9 @@ class Process:
     def order(self, **order: Any) -> None:
         """Tell the process something, if it can hear it."""
         if self.alive and self._process is not None and self._process.stdin is not None:
-            try:
+            with contextlib.suppress(OSError):
                 self._process.stdin.write(json.dumps(order).encode() + b"\n")
                 self._process.stdin.flush()
-            except OSError:
-                pass
 
     def arm(self, rule: Rule) -> None:
         self.order(arm=asdict(rule))
@@ -120,10 +116,8 @@ class Process:
     def room_on_disk(self) -> None:
         """The disk is not full any more."""
         if self.alive:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            except ProcessLookupError:
-                pass
 
     def reap(self, timeout: float = 10.0) -> bool:
         """Wait for the end and for everything the process told; False when it does not end."""
@@ -136,10 +130,8 @@ class Process:
         if self._reader is not None:
             self._reader.join(timeout)
         if self._process.stdin is not None:
-            try:
+            with contextlib.suppress(OSError):
                 self._process.stdin.close()
-            except OSError:
-                pass
         return True
 
     def close(self) -> None:
@@ -152,10 +144,7 @@ class Process:
         assert process.stdout is not None
         for data in process.stdout:
             self._audit.write(data)
-            try:
-                line = json.loads(data)
-            except ValueError:
-                continue  # cut off at 4000 characters: a long reason
+            line = json.loads(data)
             if line["what"] == "model":
                 self.round, self.models = int(line["round"]), list(line["kept"])
             elif line["what"] == "fault":
