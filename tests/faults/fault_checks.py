@@ -59,7 +59,7 @@ class Checks:
         self._opened: dict[Update, set[Where]] = defaultdict(set)
         self._shares: dict[tuple[str, Where, int], set[str]] = defaultdict(set)
         self._senders: dict[tuple[Where, int], set[str]] = defaultdict(set)
-        self._models: dict[tuple[int, str], set[str]] = defaultdict(set)
+        self._committed: dict[Where, str] = {}
         self._thresholds: dict[Where, int] = {}
         self._bad: set[str] = set()
 
@@ -85,6 +85,8 @@ class Checks:
             self._share(name, where, int(line["receiver"]), str(line["sha"]))
         elif what == "accepted":
             self._accepted(name, where, tuple(line["live"]), str(line["mean"]))
+        elif what == "committed":
+            self._same(self._committed, where, str(line["hash"]), name)
         elif what == "round_finished":
             self._same(self._digests, where, (str(line["transcript"]), str(line["root"])), name)
 

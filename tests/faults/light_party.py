@@ -118,10 +118,12 @@ class AuditedApplication(LightApplication):
         return state
 
     def adopt(self, state: StateId, data: bytes) -> None:
+        self._audit("changing", round=state.round)
         super().adopt(state, data)
         self.tell()
 
     def step_back(self, state: StateId) -> None:
+        self._audit("changing", round=state.round)
         super().step_back(state)
         self.tell()
 

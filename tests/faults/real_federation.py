@@ -60,6 +60,10 @@ class Process:
         self.models: list[str] = []
         self.faults: list[dict[str, Any]] = []
         self.starts = 0
+        self.lost: list[str] = []
+        self.rolled_back = False
+        self._changing: int | None = None  # rounds of the model that is about to take the place of the one told last
+        self._returned = False
         self.faults_before = 0
         self.stopped = False
         self.ended = False
@@ -84,6 +88,7 @@ class Process:
         assert not self.alive
         self.starts += 1
         self.stopped = self.ended = False
+        self._returned = False
         self.faults_before = len(self.faults)
         path = self.folder / "config.json"
         path.write_text(json.dumps({**self.config, "seed": self.config["seed"] + self.starts}))
@@ -146,7 +151,9 @@ class Process:
             self._audit.write(data)
             line = json.loads(data)
             if line["what"] == "model":
-                self.round, self.models = int(line["round"]), list(line["kept"])
+                self._take_model(int(line["round"]), list(line["kept"]))
+            elif line["what"] == "changing":
+                self._changing = int(line["round"])
             elif line["what"] == "fault":
                 self.faults.append(line)
                 self.stopped = line["kind"] == "stop"
@@ -154,6 +161,15 @@ class Process:
                 self.ended = True
             self.lines.append(line)
         process.stdout.close()
+
+    def _take_model(self, round_: int, kept: list[str]) -> None:
+        """A party comes back with the model it had, or the one it was about to write, unless its disk is older."""
+        known = not self.models or round_ > self.round or round_ == self._changing
+        expected = self.rolled_back or self._returned or known
+        if not expected and (round_, kept[0]) != (self.round, self.models[0]):
+            self.lost.append(f"{self.name} comes back with the model of {round_} rounds; it had one of {self.round}")
+        self._returned, self.rolled_back, self._changing = True, False, None
+        self.round, self.models = round_, kept
 
 
 class RealFederation:
@@ -289,3 +305,4 @@ class Backups:
         """Put an older disk in place of a dead process's."""
         shutil.rmtree(node.disk)
         shutil.copytree(copy, node.disk)
+        node.rolled_back = True

@@ -90,6 +90,7 @@ class Course:
         finally:
             self.federation.close()
             self.federation.judge()
+            self.lost += [f"{self.title}: {text}" for node in self.federation.members for text in node.lost]
 
     def _step(self, number: int) -> bool:
         before, base = sum(self.injector.counts.values()), self._newest()
@@ -129,7 +130,8 @@ class Course:
 
     def _broken(self) -> bool:
         checks = self.federation.checks
-        return bool(checks.wrong or checks.double_share or self.injector.unexpected)
+        lost = any(node.lost for node in self.federation.members)
+        return bool(checks.wrong or checks.double_share or self.injector.unexpected or lost)
 
     def _finish(self) -> None:
         """The training ends: every process ends by itself, with the same model."""
