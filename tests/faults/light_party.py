@@ -35,7 +35,7 @@ from pppml_fast.site.node import SiteNode
 from pppml_fast.site.runtime import Runtime
 from pppml_fast.transport.grpc_links import GrpcLinks
 
-TIMING = Timing(patience=1.5, handshake=3.0, training=20.0, linger=4.0, heartbeat=0.3, retry=0.1)
+TIMING = Timing(patience=1.5, handshake=5.0, training=20.0, linger=4.0, heartbeat=0.3, retry=0.1)
 GRACE_S, KEEPALIVE_S, LINGER_S = 1.0, 2.0, 1.0
 DISK_FULL = 3
 """Exit status of a process that could not write to its disk."""
