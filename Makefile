@@ -32,6 +32,7 @@ help:
 	@echo "make test-openfhe    exchange with OpenFHE, where a CPython 3.10 is installed; make bench-openfhe measures it"
 	@echo "make test-seal       exchange with SEAL, through TenSEAL"
 	@echo "make fuzz    every parser on 10^7 inputs; make fuzz-smoke is the short run of CI"
+	@echo "make test-faults     real federations under faults, from a seed: ROUNDS=1000 SEED=N; the short run is CI's"
 	@echo "make test-cpp, test-sanitize, test-constant-time, dudect   the tools of trust (csrc/README.md)"
 	@echo "make test-samplers   10^8 draws from every sampler"
 	@echo "make levels  every preset's security level anew"
@@ -129,6 +130,15 @@ test-samplers: build
 .PHONY: stubs
 stubs: build
 	$(BIN)/python csrc/bindings/stubs.py
+
+# --- Faults: real processes that are killed, stopped, cut off, rolled back; their messages altered (tests/faults/run.py) ---
+.PHONY: test-faults
+
+ROUNDS ?= 12
+SEED ?=
+LANES ?= 3
+test-faults: build
+	$(BIN)/python tests/faults/run.py --rounds $(ROUNDS) --lanes $(LANES) $(if $(SEED),--seed $(SEED))
 
 # --- Tools of trust (csrc/README.md): sanitizers, constant time, what is left of secrets -------------------------------
 .PHONY: test-cpp test-sanitize test-constant-time dudect

@@ -124,6 +124,45 @@ def test_a_disk_rolled_back_is_noticed_by_the_peers_and_nothing_is_drawn_twice(t
     assert not sim.kinds(EventKind.ROLLED_BACK, "site0")
 
 
+@pytest.mark.parametrize("topology", SHAPES)
+def test_a_disk_rolled_back_while_all_who_know_better_are_away_draws_anew(tmp_path: Path, topology: str) -> None:
+    """Three of five sum a round; one of them goes back to before it, and meets the two that were not there."""
+    sim = Simulation(tmp_path, 5, topology)
+    backup = sim.backup("site0")
+    for name in ("site3", "site4"):
+        sim.crash(name)
+    assert sim.run(60, lambda: len(sim.accepted) >= 3)
+    for name in ("site0", "site1", "site2"):
+        sim.crash(name)
+    sim.restore("site0", backup)
+    for name in ("site0", "site3", "site4"):
+        sim.start(name)
+    assert sim.run(60, lambda: len(sim.accepted) >= 6)
+    sim.mend()
+    assert sim.run(120, sim.finished)
+    sim.check()
+    assert len(models(sim)) == 1
+
+
+@pytest.mark.parametrize("topology", SHAPES)
+@pytest.mark.parametrize("nth", [1, 5])
+def test_a_lost_word_about_the_new_model_costs_a_session_and_no_more(tmp_path: Path, topology: str, nth: int) -> None:
+    """In a star a member never hears that another one is gone: it must not wait for that one's word for ever."""
+    sim = Simulation(tmp_path, 4, topology)
+    seen = 0
+
+    def tamper(sender: str, hop: str, data: bytes) -> list[bytes]:
+        nonlocal seen
+        seen += parse_header(data)[0].type is MessageType.MODEL_HASH
+        return [] if seen == nth and parse_header(data)[0].type is MessageType.MODEL_HASH else [data]
+
+    sim.tamper = tamper
+    assert sim.run(60, sim.finished)
+    sim.check()
+    assert len(models(sim)) == 1
+    assert len(sim.accepted) == 4 * 3
+
+
 def test_the_first_member_leads_again_when_it_returns(tmp_path: Path) -> None:
     sim = Simulation(tmp_path, 5, rounds=6)
     sim.run(0.5)

@@ -97,6 +97,7 @@ class Lead:
     _silenced: dict[int, int] = field(default_factory=dict)
     _given_up: set[int] = field(default_factory=set)
     _last: Mapping[int, object] = field(default_factory=dict)
+    _standing_still: dict[int, tuple[object, float]] = field(default_factory=dict)
     _last_change: float = 0.0
 
     def decide(self, view: View) -> Decision | None:
@@ -105,6 +106,10 @@ class Lead:
         # One alone may say what it likes: something happens where two members tell of it.
         if sum(picture.get(i) != self._last.get(i) for i in {*picture, *self._last}) > 1:
             self._last, self._last_change = picture, view.now
+        for index, s in view.statuses.items():
+            doing = (s.session, s.phase, s.round, s.attempt, s.progress)
+            if self._standing_still.get(index, (None,))[0] != doing:
+                self._standing_still[index] = (doing, view.now)
         if view.opening_since is not None or view.now < self._retry_at:
             return None
         return self._without_session(view) if view.session is None else self._in_session(view, view.session)
@@ -122,7 +127,7 @@ class Lead:
 
     def _without_session(self, view: View) -> Decision | None:
         self._running = None
-        idle = [i for i, s in view.statuses.items() if s.phase in _IDLE]
+        idle = [i for i, s in view.statuses.items() if self._is_free(i, s, view)]
         busy = len(view.statuses) - len(idle)
         chosen = self._choose(view, idle)
         if len(chosen) < self.minimum:
@@ -141,7 +146,7 @@ class Lead:
         lost = view.present - set(inside) - self._given_up
         if lost & set(view.statuses) and self._waited("opened", view.now) < self.timing.handshake:
             return None  # they have not told yet that they are in it
-        newcomers = [i for i, s in view.statuses.items() if i not in inside and s.phase in _IDLE]
+        newcomers = [i for i, s in view.statuses.items() if i not in inside and self._is_free(i, s, view)]
         chosen = self._choose(view, [*inside, *newcomers])
         if set(chosen) & set(newcomers) and len(chosen) >= self.minimum:
             # One session for all who return at the same time.
@@ -161,6 +166,11 @@ class Lead:
             complete = len(inside) == self.members
             return End() if complete or self._waited("linger", view.now) >= self.timing.linger else None
         return self._begin(session, inside[live[0]].state.round, live)
+
+    def _is_free(self, index: int, status: Status, view: View) -> bool:
+        """Whether a member that is not in this node's session may be called into one: it is idle, or in an attempt of
+        a session that was left without its knowing, where nothing happens any more."""
+        return status.phase in _IDLE or view.now - self._standing_still[index][1] >= self.timing.patience
 
     def _is_running(self, view: View, inside: Mapping[int, Status]) -> bool:
         """Whether an attempt goes on; counts it as failed when it ended without a sum, or stands still."""

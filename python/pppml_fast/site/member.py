@@ -73,6 +73,7 @@ class Member(SiteNode):
         self._server = Server(application)
         self._plan: Plan | None = None
         self._held_plan: Plan | None = None
+        self._held_since: float | None = None
         self._orphaned_since: float | None = None
         self._told: Status | None = None
         self._told_at = -np.inf
@@ -138,6 +139,8 @@ class Member(SiteNode):
                 self._dissolve()
         if self._fetch is not None and self._now - self._fetch.heard >= self.timing.patience:
             self._next_holder()
+        if self._held_since is not None and self._now - self._held_since >= self.timing.patience:
+            self._dissolve()  # somebody's word about its new model was lost; a new session compares what all hold
         status = self._status()
         if self._changed(status) or self._now - self._told_at >= self.timing.heartbeat:
             self._told, self._told_at = status, self._now
@@ -196,7 +199,7 @@ class Member(SiteNode):
             raise ProtocolError(f"a session is proposed by party {sender}, but {sorted(expected)} may lead")
 
     def _on_session(self, session: Session, standings: dict[int, Standing], agreed: StateId) -> None:
-        self._orphaned_since = self._plan = self._held_plan = None
+        self._orphaned_since = self._plan = self._held_plan = self._held_since = None
         self._machine = self._new_machine(session)
         self._seen_state = State.IDLE
         self._draws.hear(standings)
@@ -224,7 +227,7 @@ class Member(SiteNode):
             self._after_machine()
         if self._machine is not None:
             self._machine.session.close()
-        self._machine = self._fetch = self._plan = self._held_plan = None
+        self._machine = self._fetch = self._plan = self._held_plan = self._held_since = None
         self._orphaned_since = None
         self._server.forget()
 
@@ -266,8 +269,9 @@ class Member(SiteNode):
         if plan is None or machine is None or machine.state in ACTIVE:
             return
         if machine.state is State.FINISHED and machine.unconfirmed & self._reachable_names():
+            self._held_since = self._now if self._held_since is None else self._held_since
             return
-        self._held_plan = None
+        self._held_plan = self._held_since = None
         if self._fetch is not None or plan.round != self._application.states[0].round:
             raise ProtocolError(f"round {plan.round} is planned; this member is at {self._application.states[0].round}")
         if self.index not in plan.live:
