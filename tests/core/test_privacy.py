@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import special, stats
 
 from pppml_fast import CkksParams, InputError, ParameterError, discrete_noise, quantize
@@ -16,8 +17,8 @@ from pppml_fast.discrete_noise import DiscreteGaussian, IntegerNoise, Skellam
 from pppml_fast.privacy import (
     PrivacyPlan,
     PrivacyTerms,
+    Rounding,
     private_parameters,
-    rounded_within,
     squared_norm,
     tolerated_colluders,
 )
@@ -128,6 +129,10 @@ def test_a_deviation_that_cannot_be_drawn_is_refused(deviation: Any) -> None:
 
 
 # --- sensitivity -----------------------------------------------------------------------------------------------------
+
+
+def rounded_within(values: NDArray[np.float64], bound: int) -> NDArray[np.int64]:
+    return Rounding.within(lambda: np.array_split(values, 3), bound)(values)
 
 
 @pytest.mark.parametrize("scale", [0.3, 0.49, 0.51, 3.0, 1e4])
