@@ -17,6 +17,7 @@ from pppml_fast.aggregation.journal import FileStore
 from pppml_fast.experiment.checkpoint import StateFolder
 from pppml_fast.experiment.folder import RunFolder
 from pppml_fast.experiment.site_config import NodeFolder, NodeSection
+from pppml_fast.experiment.site_noise import SiteNoise
 from pppml_fast.experiment.site_results import conclude
 from pppml_fast.experiment.site_setup import Coordinator, Site
 from pppml_fast.experiment.site_training import Failed, Ready, SiteTraining
@@ -28,7 +29,7 @@ from pppml_fast.site.lead import Timing
 from pppml_fast.site.observe import observed
 from pppml_fast.transport.base import Links
 
-__all__ = ["Stop", "application_of", "run_coordinator_process", "run_site_process"]
+__all__ = ["Stop", "application_of", "noise_of", "run_coordinator_process", "run_site_process"]
 
 NewApplication = Callable[[Ready, Failed], SiteTraining]
 
@@ -93,7 +94,18 @@ def application_of(site: Site, run: RunFolder, ready: Ready, failed: Failed) -> 
     """The training of a site, from the states in its run folder."""
     config = site.config
     states = StateFolder(run.checkpoint(config.seed, config.track).folder)
-    return SiteTraining(site.study, states, track=config.track, seed=config.seed, ready=ready, failed=failed)
+    return SiteTraining(
+        site.study, states, track=config.track, seed=config.seed, ready=ready, failed=failed, noise=noise_of(site)
+    )
+
+
+def noise_of(site: Site) -> SiteNoise | None:
+    """The noise of a site's updates and the count of its releases, which stand beside its journal."""
+    plan, members = site.study.privacy, len(site.federation.roster.members)
+    if plan is None:
+        return None
+    multiple = members * site.study.weights[site.config.node.name]
+    return SiteNoise(plan, multiple, site.config.folder.journal.parent, site.policy.minimum(members))
 
 
 # --- what knows the runtime ----------------------------------------------------------------------------------------
@@ -109,6 +121,8 @@ def _drive_site(site: Site, application: NewApplication, journal: FileStore, eve
         lambda round, salt, values: runtime.post(lambda: member.ready(round, salt, values)),
         lambda error: runtime.post(lambda: member.failed(error)),
     )
+    if training.noise is not None:
+        events.add(training.noise.hear)
     member = Member(
         site.keys.identity,
         federation.roster,
