@@ -66,7 +66,7 @@ lint: build
 	$(BIN)/ruff format --check $(PYTHON_SOURCES)
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	$(BIN)/mypy
-	$(BIN)/mypy --strict --package pppml_fast.cipher --package pppml_fast.doctor --package pppml_fast.aggregation --package pppml_fast.transport --module pppml_fast.params --module pppml_fast.quantize --module pppml_fast.tensors --module pppml_fast.layout --module pppml_fast.privacy --module pppml_fast.discrete_noise
+	$(BIN)/mypy --strict --package pppml_fast.cipher --package pppml_fast.doctor --package pppml_fast.aggregation --package pppml_fast.transport --package pppml_fast.site --module pppml_fast.params --module pppml_fast.quantize --module pppml_fast.tensors --module pppml_fast.layout --module pppml_fast.privacy --module pppml_fast.discrete_noise
 	$(BIN)/python csrc/bindings/stubs.py --check
 	$(BIN)/stubtest pppml_fast._native --allowlist csrc/bindings/stubtest_allowed.txt --mypy-config-file pyproject.toml --concise
 

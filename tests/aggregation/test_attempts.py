@@ -536,11 +536,15 @@ def test_who_signed_and_what_must_be_drawn_anew_survive(compacted: bool) -> None
     ledger, attempt = _released(store)
     ledger.redraw(5)
     ledger.redraw(2)
+    later = AttemptId(bytes(32), 1, 2)
+    ledger.witness(later, ["east"])
     if compacted:
         ledger.settle(9)
         ledger.compact()
     again = AttemptLedger(store)
-    assert again.witnessed == {"east": attempt, "south": attempt}
+    assert again.witnessed == {"east": (later, attempt), "south": (attempt,)}, (
+        "of a later session, and of a later round"
+    )
     assert [again.needs_fresh_draws(round_) for round_ in (0, 5, 6)] == [True, True, False]
     assert again.knows(attempt)
     assert not again.knows(AttemptId(bytes(32), 3, 0))

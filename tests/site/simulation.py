@@ -278,7 +278,7 @@ class Simulation:
         machine = node._machine
         if machine is not None and machine._attempt is not None:
             id_ = machine._attempt.id
-            if id_.round == round_ and not node._contributed and node._salts.get(round_) == salt:
+            if id_.round == round_ and not node._contributed and node._draws.is_current(round_, salt):
                 self.contributed[(name, id_.session.hex(), id_.round, id_.attempt)] = salt
         update = light_update(name, round_, salt, SIZE)
         self._drive(name, lambda node: node.ready(round_, salt, update))

@@ -97,7 +97,7 @@ class AttemptLedger:
         self._spent: dict[bytes, AttemptId] = {}
         self._active: dict[bytes, AttemptId] = {}
         self._kept: dict[AttemptId, list[Outgoing]] = {}
-        self._witnessed: dict[str, AttemptId] = {}
+        self._witnessed: dict[str, tuple[AttemptId, ...]] = {}
         self._redrawn = -1
         for record in store.records():
             self._replay(record)
@@ -148,7 +148,7 @@ class AttemptLedger:
     def release(self, attempt: AttemptId, signers: Sequence[str] = ()) -> list[Outgoing]:
         """The stored messages, for sending; the update is spent from here on. Again after a restart.
 
-        Call it first once every statement of the live set agrees; ``signers`` are the other members of that set. Raises
+        Call it first once every statement of the live set agrees; ``signers`` are its members. Raises
         ProtocolError when the attempt was abandoned (also by a restart before the first release) or never prepared:
         then no share may leave.
         """
@@ -160,8 +160,7 @@ class AttemptLedger:
         if attempt not in self._released:
             if signers:
                 # Before the release: whoever is rolled back to before its own signature must hear of it from here.
-                self._store.append(_witness(attempt, signers))
-                self._witnessed.update(dict.fromkeys(signers, attempt))
+                self.witness(attempt, signers)
             self._store.append(_record(_Kind.RELEASED, attempt).finish())
             self._mark_spent(attempt, prepared.update)
             self._kept[attempt] = prepared.frames
@@ -215,10 +214,20 @@ class AttemptLedger:
             self._prepared.pop(attempt, None)
             self._kept.pop(attempt, None)
 
+    def witness(self, attempt: AttemptId, names: Sequence[str]) -> None:
+        """Record that these members signed the sum of an attempt: seen here, or heard of from another member."""
+        self._store.append(_witness(attempt, names))
+        self._mark_witnessed(attempt, names)
+
     @property
-    def witnessed(self) -> dict[str, AttemptId]:
-        """By name: the last attempt whose sum a member had signed when this party released its share of it."""
+    def witnessed(self) -> dict[str, tuple[AttemptId, ...]]:
+        """By name: attempts whose sums a member has signed; the last one on record, and that of the highest round."""
         return dict(self._witnessed)
+
+    def _mark_witnessed(self, attempt: AttemptId, names: Sequence[str]) -> None:
+        for name in names:
+            older = [kept for kept in self._witnessed.get(name, ()) if kept.round > attempt.round]
+            self._witnessed[name] = (attempt, *older[-1:])
 
     def knows(self, attempt: AttemptId) -> bool:
         """Whether this party closed the attempt, or abandoned it, as far as its journal tells."""
@@ -245,7 +254,7 @@ class AttemptLedger:
             records.append(prepared.encode(attempt))
             if attempt in self._released:
                 records.append(_record(_Kind.RELEASED, attempt).finish())
-        records += [_witness(attempt, [name]) for name, attempt in self._witnessed.items()]
+        records += [_witness(one, [name]) for name, seen in self._witnessed.items() for one in reversed(seen)]
         if self._redrawn >= 0:
             records.append(Writer().u8(_Kind.REDRAW).u32(self._redrawn).finish())
         self._store.replace(records)
@@ -289,7 +298,7 @@ class AttemptLedger:
         elif kind is _Kind.SPENT:
             self._mark_spent(attempt, update)
         elif kind is _Kind.WITNESSED:
-            self._witnessed.update(dict.fromkeys(names, attempt))
+            self._mark_witnessed(attempt, names)
         elif kind is _Kind.SETTLED:
             self._prepared.pop(attempt, None)
             self._kept.pop(attempt, None)

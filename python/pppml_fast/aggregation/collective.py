@@ -242,7 +242,7 @@ class CollectiveParty(PartyMachine):
 
     def _release(self) -> list[Outgoing]:
         members = self._mine.members if self._mine is not None else frozenset()
-        signers = [self.session.roster.members[index].name for index in sorted(members - {self.session.index})]
+        signers = [self.session.roster.members[index].name for index in sorted(members)]
         frames = self._ledger.release(self._now.id, signers)
         self.state = State.OPENING
         return [self._routed(peer, MessageType.SHARE, data) for peer, data in frames] + self._advance()

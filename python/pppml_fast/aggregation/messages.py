@@ -77,7 +77,7 @@ SEALED_LIMITS: dict[MessageType, int] = {
 }
 SIGNED_LIMITS: dict[MessageType, int] = {
     MessageType.ROSTER: 32 * _MIB,
-    MessageType.HELLO: 68 * _KIB,
+    MessageType.HELLO: 132 * _KIB,
     MessageType.ENCAPSULATION: 4 * _KIB,
     MessageType.BEGIN: 4 * _KIB,
     MessageType.STATEMENT: 16 * _KIB,

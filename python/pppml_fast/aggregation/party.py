@@ -20,12 +20,12 @@ from pppml_fast.aggregation.attempt_state import (
 )
 from pppml_fast.aggregation.attempts import AttemptId, AttemptLedger
 from pppml_fast.aggregation.base import Policy, Values, check_finite, value_parts
-from pppml_fast.aggregation.correspondent import Correspondent
 from pppml_fast.aggregation.early import EarlyMessages
 from pppml_fast.aggregation.encoding import digest
 from pppml_fast.aggregation.messages import Frame, Header, MessageType, parse_frame
+from pppml_fast.aggregation.model_hashes import ModelHashes
 from pppml_fast.aggregation.opened import OpenedSum, check_mean_target, divisor
-from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Chunk, Digest
+from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Chunk
 from pppml_fast.aggregation.session import Message, Session
 from pppml_fast.aggregation.sharing import attempt_threshold
 from pppml_fast.aggregation.spool import SumStore, remove_leftovers
@@ -64,7 +64,7 @@ class Source(Protocol):
         """The next one, where `ready`."""
 
 
-class PartyMachine(Correspondent, ABC):
+class PartyMachine(ModelHashes, ABC):
     """One member's state machine for the rounds of a session: bytes in, bytes out, no socket, no clock.
 
     Drive it with `begin`, `contribute`, `receive` and `lost`; send what they return, and what `pull` gives whenever a
@@ -97,7 +97,6 @@ class PartyMachine(Correspondent, ABC):
         self.state = State.IDLE
         self.outcome: Outcome | None = None
         self.failure: PppmlError | None = None
-        self.drift: ProtocolError | None = None
         self.refusals: list[PppmlError] = []
         self.refused_by: list[str] = []
         self.evidence: list[tuple[bytes, bytes]] = []
@@ -228,16 +227,7 @@ class PartyMachine(Correspondent, ABC):
         """Compare the hash of the new model (32 bytes) with the others'; drift stops the next round."""
         if self.state is not State.FINISHED:
             raise ProtocolError(f"there is no new model while {self._now.id} is {self.state.value}")
-        self._now.models.setdefault(self.session.index, []).append(hash_)
-        self._compare_models()
-        return self._broadcast(MessageType.MODEL_HASH, Digest(hash_).encode())
-
-    @property
-    def unconfirmed(self) -> frozenset[str]:
-        """Names of the other members of the open sum that have not told the hash of their new model yet."""
-        members = frozenset() if self.outcome is None else self.outcome.members
-        names = self.session.roster.names
-        return frozenset(names[index] for index in members - set(self._now.models) - {self.session.index})
+        return self._tell_model(hash_)
 
     # --- messages -----------------------------------------------------------------------------------------
 
@@ -436,20 +426,3 @@ class PartyMachine(Correspondent, ABC):
         self.failure = None
         self.state = State.FINISHED
         self._wipe()
-
-    def _on_model(self, message: Message) -> list[Outgoing]:
-        hash_ = Digest.parse(message.body).value
-        self._now.models.setdefault(message.header.sender, []).append(hash_)
-        self._compare_models()
-        return []
-
-    def _compare_models(self) -> None:
-        models = self._now.models
-        mine = models.get(self.session.index, [])
-        for sender, theirs in models.items():
-            if any(a != b for a, b in zip(mine, theirs, strict=False)):
-                name = self.session.roster.everyone[sender].name
-                self.drift = ProtocolError(
-                    f"the model of {name!r} differs from this party's after round {self._now.id.round}; "
-                    "find the cause and open a new session from a common model"
-                )

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 MAX_RING_DIMENSION = 1 << 16
-STANDING_LIMIT = 64 * 1024
+STANDING_LIMIT = 128 * 1024
 _MIB = 1 << 20
 
 

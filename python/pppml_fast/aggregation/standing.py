@@ -29,19 +29,21 @@ class StateId(NamedTuple):
 
 @dataclass(frozen=True)
 class Standing:
-    """``states``: the models this member keeps, newest first, at most two. ``witnessed``: by roster index, the last
-    attempt whose sum another member had signed when this one released its share."""
+    """``states``: the models this member keeps, newest first, at most two. ``witnessed``: by roster index, attempts
+    whose sums another member has signed, at most two: so it cannot forget them with its disk."""
 
     states: tuple[StateId, ...]
-    witnessed: Mapping[int, AttemptId] = field(default_factory=dict)
+    witnessed: Mapping[int, tuple[AttemptId, ...]] = field(default_factory=dict)
 
     def encode(self) -> bytes:
         writer = Writer().u8(len(self.states))
         for state in self.states:
             writer.u32(state.round).raw(state.hash)
         writer.u16(len(self.witnessed))
-        for index, attempt in sorted(self.witnessed.items()):
-            writer.u16(index).raw(attempt.session).u32(attempt.round).u32(attempt.attempt)
+        for index, seen in sorted(self.witnessed.items()):
+            writer.u16(index).u8(len(seen))
+            for attempt in seen:
+                writer.raw(attempt.session).u32(attempt.round).u32(attempt.attempt)
         return writer.finish()
 
     @classmethod
@@ -52,12 +54,15 @@ class Standing:
         if not 0 < count <= _KEPT:
             raise ProtocolError(f"a standing names {count} models; expected 1 or {_KEPT}")
         states = tuple(StateId(reader.u32(), reader.raw(32)) for _ in range(count))
-        witnessed: dict[int, AttemptId] = {}
+        witnessed: dict[int, tuple[AttemptId, ...]] = {}
         for _ in range(reader.u16()):
             index = reader.u16()
             if witnessed and index <= max(witnessed):
                 raise ProtocolError("the witnessed attempts of a standing are not in order")
-            witnessed[index] = AttemptId(reader.raw(32), reader.u32(), reader.u32())
+            count = reader.u8()
+            if not 0 < count <= _KEPT:
+                raise ProtocolError(f"a standing names {count} attempts of one member; expected 1 or {_KEPT}")
+            witnessed[index] = tuple(AttemptId(reader.raw(32), reader.u32(), reader.u32()) for _ in range(count))
         reader.finish()
         return cls(states, witnessed)
 

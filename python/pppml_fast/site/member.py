@@ -7,9 +7,8 @@ model it goes on from is one that a majority holds.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,29 +27,17 @@ from pppml_fast.aggregation.standing import Standing
 from pppml_fast.errors import KeyReuseError, PppmlError, ProtocolError
 from pppml_fast.params import CkksParams
 from pppml_fast.site.application import Application, StateId
+from pppml_fast.site.catch_up import Fetch, Server
+from pppml_fast.site.draws import Draws
 from pppml_fast.site.events import EventKind, Events
 from pppml_fast.site.lead import Timing
 from pppml_fast.site.node import SiteNode
-from pppml_fast.site.notices import STATE_PIECE, Phase, Plan, PlanKind, StatePiece, StateRequest, Status
+from pppml_fast.site.notices import Phase, Plan, PlanKind, StatePiece, StateRequest, Status
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["Member"]
 
-_OUTSTANDING = 8
-_STATE_LIMIT = 1 << 40
 _SUMMING = frozenset({State.STREAMING, State.CLOSING})
-
-
-@dataclass
-class _Fetch:
-    """A kept model on its way from a peer, piece by piece."""
-
-    state: StateId
-    holders: list[int]
-    data: bytearray = field(default_factory=bytearray)
-    total: int = -1
-    requested: int = 0
-    heard: float = 0.0
 
 
 class Member(SiteNode):
@@ -77,12 +64,12 @@ class Member(SiteNode):
         self._params = CkksParams.from_dict(dict(roster.parameters))
         self._machine: PartyMachine | None = None
         self._new_machine = machine_of(roster, ledger, self.policy, clock, spool)
-        self._salts: dict[int, int] = {}
+        self._draws = Draws(ledger, roster, self.index, events)
         self._contributed = False
         self._messages = 0
         self._seen_state = State.IDLE
-        self._fetch: _Fetch | None = None
-        self._export: tuple[StateId, bytes] | None = None
+        self._fetch: Fetch | None = None
+        self._server = Server(application)
         self._plan: Plan | None = None
         self._held_plan: Plan | None = None
         self._orphaned_since: float | None = None
@@ -96,14 +83,14 @@ class Member(SiteNode):
         machine, plan = self._machine, self._plan
         if machine is None or plan is None or machine.state is not State.PREPARING or self._contributed:
             return
-        if plan.round != round_ or self._salts.get(round_) != salt:
+        if plan.round != round_ or not self._draws.is_current(round_, salt):
             return
         weight = self.roster.weights[self.identity.name] if self._params.weights == "public" else 1.0
         try:
             self._out += machine.contribute(values, weight)
             self._contributed = True
         except KeyReuseError as error:
-            self._spend(round_, str(error))
+            self._draws.spend(round_, str(error))
             self._train(round_)
         except PppmlError as error:
             self.failed(error)
@@ -139,7 +126,7 @@ class Member(SiteNode):
             self._after_machine()
         if self.session is not None and self.roster.index(peer) == self._leader:
             self._orphaned_since = self._now
-        if self._fetch is not None and self.roster.index(peer) == self._fetch.holders[0]:
+        if self._fetch is not None and self.roster.index(peer) == self._fetch.holder:
             self._next_holder()
         self._follow_held_plan()
 
@@ -193,9 +180,7 @@ class Member(SiteNode):
         return self._told is None or replace(status, progress=0) != replace(self._told, progress=0)
 
     def _standing(self) -> bytes:
-        known = {name: index for index, name in enumerate(self.roster.names)}
-        witnessed = {known[name]: attempt for name, attempt in self._ledger.witnessed.items() if name in known}
-        return Standing(self._application.states[:2], witnessed).encode()
+        return Standing(self._application.states[:2], self._draws.standing()).encode()
 
     # --- sessions -----------------------------------------------------------------------------------------
 
@@ -213,20 +198,8 @@ class Member(SiteNode):
         self._orphaned_since = self._plan = self._held_plan = None
         self._machine = self._new_machine(session)
         self._seen_state = State.IDLE
-        self._hear_witnesses(standings)
+        self._draws.hear(standings)
         self._go_on_from(agreed, standings)
-
-    def _hear_witnesses(self, standings: dict[int, Standing]) -> None:
-        """A peer that saw a signature of this member which its own journal does not know: the disk was rolled back."""
-        for index, standing in standings.items():
-            attempt = standing.witnessed.get(self.index)
-            if index == self.index or attempt is None or self._ledger.knows(attempt):
-                continue
-            # Taken on one peer's word: all that a liar brings about is that updates come from fresh draws.
-            if not self._ledger.needs_fresh_draws(attempt.round):
-                self.events.emit(EventKind.ROLLED_BACK, round=attempt.round, peer=self.roster.names[index])
-                self._ledger.redraw(attempt.round)
-                self._salts.clear()
 
     def _go_on_from(self, agreed: StateId, standings: dict[int, Standing]) -> None:
         """Hold the agreed model: it is here, it is the one before this one, or a peer has it."""
@@ -234,15 +207,14 @@ class Member(SiteNode):
         if states[0] == agreed:
             return
         if states[0].round > agreed.round:
-            self._ledger.redraw(states[0].round - 1)
-            self._salts.clear()
+            self._draws.step_back(states[0].round - 1)
         if agreed in states:
             self._application.step_back(agreed)
             self.events.emit(EventKind.STEPPED_BACK, round=agreed.round, model=agreed.hash.hex())
             return
         holders = [index for index, standing in sorted(standings.items()) if agreed in standing.states]
-        self._fetch = _Fetch(agreed, holders, heard=self._now)
-        self._request()
+        self._fetch = Fetch(agreed, holders, self._ask, self._now)
+        self._fetch.request()
 
     def _leave(self) -> None:
         self._stop_attempt()
@@ -251,8 +223,9 @@ class Member(SiteNode):
             self._after_machine()
         if self._machine is not None:
             self._machine.session.close()
-        self._machine = self._fetch = self._export = self._plan = self._held_plan = None
+        self._machine = self._fetch = self._plan = self._held_plan = None
         self._orphaned_since = None
+        self._server.forget()
 
     def _dissolve(self) -> None:
         """Be in no session, for now."""
@@ -299,7 +272,8 @@ class Member(SiteNode):
         if self.index not in plan.live:
             return
         names = [self.roster.names[index] for index in sorted(plan.live)]
-        self._plan, self._contributed, self._export = plan, False, None
+        self._plan, self._contributed = plan, False
+        self._server.forget()
         self._ledger.settle(plan.round)
         try:
             self._out += machine.begin(plan.round, plan.attempt, names, self._params)
@@ -322,18 +296,9 @@ class Member(SiteNode):
         return {self.roster.everyone[index].name for index in self._linked}
 
     def _train(self, round_: int) -> None:
-        salt = self._salts.get(round_)
-        if salt is None:
-            salt = 1 + secrets.randbits(62) if self._ledger.needs_fresh_draws(round_) else 0
-            self._salts = {round_: salt}
+        salt = self._draws.salt(round_)
         self.events.emit(EventKind.TRAINING, round=round_, salt=salt)
         self._application.train(round_, salt)
-
-    def _spend(self, round_: int, reason: str) -> None:
-        """The update of a round is spent and its sum is not here: it is never computed again."""
-        self._ledger.redraw(round_)
-        self._salts.pop(round_, None)
-        self.events.emit(EventKind.SPENT, round=round_, reason=reason)
 
     # --- attempts -----------------------------------------------------------------------------------------
 
@@ -378,14 +343,14 @@ class Member(SiteNode):
         elif machine.state in (State.ABANDONED, State.FAILED):
             self.events.emit(EventKind.ABANDONED, **about, reason=str(machine.failure))
             if machine.update_spent:
-                self._spend(plan.round, str(machine.failure))
+                self._draws.spend(plan.round, str(machine.failure))
 
     def _commit(self, machine: PartyMachine, plan: Plan) -> None:
         outcome = machine.outcome
         if outcome is None:
             raise ProtocolError(f"round {plan.round} has no outcome")
         state = self._application.commit(plan.round, outcome.mean)
-        self._salts.pop(plan.round, None)
+        self._draws.finished(plan.round)
         members = [self.roster.names[index] for index in sorted(outcome.members)]
         self.events.emit(
             EventKind.ROUND_FINISHED,
@@ -403,42 +368,19 @@ class Member(SiteNode):
 
     # --- kept models --------------------------------------------------------------------------------------
 
-    def _request(self) -> None:
-        """Ask the holder for pieces, a few ahead."""
-        fetch = self._fetch
-        if fetch is None:
-            return
-        ahead = len(fetch.data) + (_OUTSTANDING if fetch.total >= 0 else 1) * STATE_PIECE
-        end = fetch.total if fetch.total >= 0 else 1
-        while fetch.requested < min(ahead, end):
-            request = StateRequest(fetch.state, fetch.requested)
-            gate, holder = self._require_gate(), fetch.holders[0]
-            self._to(holder, gate.sign(holder, MessageType.STATE_REQUEST, request.encode()))
-            fetch.requested += STATE_PIECE
+    def _ask(self, holder: int, request: StateRequest) -> None:
+        self._to(holder, self._require_gate().sign(holder, MessageType.STATE_REQUEST, request.encode()))
 
     def _serve(self, sender: int, request: StateRequest) -> None:
-        if request.state not in self._application.states:
-            raise ProtocolError(f"party {sender} asks for a model that is not kept here")
-        if self._export is None or self._export[0] != request.state:
-            self._export = (request.state, self._application.export(request.state))
-        data = self._export[1]
-        if request.offset > len(data):
-            raise ProtocolError(f"party {sender} asks for byte {request.offset} of {len(data)}")
-        piece = StatePiece(
-            request.state, len(data), request.offset, data[request.offset : request.offset + STATE_PIECE]
-        )
+        piece = self._server.answer(sender, request)
         self._to(sender, self._require_gate().seal(sender, MessageType.STATE, piece.encode()))
 
     def _on_piece(self, sender: int, piece: StatePiece) -> None:
         fetch = self._fetch
-        if fetch is None or sender != fetch.holders[0] or piece.state != fetch.state:
+        if fetch is None:
             raise ProtocolError(f"party {sender} sends a piece of a model that nobody asked for")
-        if piece.offset != len(fetch.data) or fetch.total not in (-1, piece.total) or piece.total > _STATE_LIMIT:
-            raise ProtocolError(f"party {sender} sends byte {piece.offset} of {piece.total}, not the next piece")
-        fetch.total, fetch.heard = piece.total, self._now
-        fetch.data += piece.data
-        if len(fetch.data) < fetch.total:
-            self._request()
+        fetch.take(sender, piece, self._now)
+        if not fetch.complete:
             return
         try:
             self._application.adopt(fetch.state, bytes(fetch.data))
@@ -453,9 +395,5 @@ class Member(SiteNode):
 
     def _next_holder(self) -> None:
         """Ask the next one that keeps the model; with nobody left, another session has to be opened."""
-        fetch = self._fetch
-        if fetch is None or len(fetch.holders) < 2:
+        if self._fetch is None or not self._fetch.next_holder(self._now):
             self._dissolve()
-            return
-        self._fetch = _Fetch(fetch.state, fetch.holders[1:], heard=self._now)
-        self._request()
