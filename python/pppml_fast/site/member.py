@@ -31,7 +31,7 @@ from pppml_fast.site.catch_up import Fetch, Server
 from pppml_fast.site.draws import Draws
 from pppml_fast.site.events import EventKind, Events
 from pppml_fast.site.lead import Timing
-from pppml_fast.site.node import SiteNode
+from pppml_fast.site.node import AttemptProgress, SiteNode
 from pppml_fast.site.notices import Phase, Plan, PlanKind, StatePiece, StateRequest, Status
 from pppml_fast.transport.base import Outgoing
 
@@ -144,6 +144,12 @@ class Member(SiteNode):
 
     def pull(self, hop: str) -> Outgoing | None:
         return None if self._machine is None else self._machine.pull(hop)
+
+    def progress(self) -> AttemptProgress | None:
+        machine, plan = self._machine, self._plan
+        if machine is None or plan is None or machine.progress is None:
+            return None
+        return AttemptProgress(machine.session.id, plan.round, plan.attempt, machine.progress)
 
     # --- where this member stands -------------------------------------------------------------------------
 
@@ -275,18 +281,12 @@ class Member(SiteNode):
         self._plan, self._contributed = plan, False
         self._server.forget()
         self._ledger.settle(plan.round)
+        about = {"session": machine.session.id.hex(), "round": plan.round, "attempt": plan.attempt}
+        self.events.emit(EventKind.ATTEMPT_BEGAN, **about, live=names, parameters=self._params.name)
         try:
             self._out += machine.begin(plan.round, plan.attempt, names, self._params)
         finally:
             self._after_machine()
-        self.events.emit(
-            EventKind.ATTEMPT_BEGAN,
-            session=machine.session.id.hex(),
-            round=plan.round,
-            attempt=plan.attempt,
-            live=names,
-            parameters=self._params.name,
-        )
         machine.prepare(self.layout.size)
         self._train(plan.round)
 
@@ -341,7 +341,8 @@ class Member(SiteNode):
         if machine.state is State.FINISHED:
             self._commit(machine, plan)
         elif machine.state in (State.ABANDONED, State.FAILED):
-            self.events.emit(EventKind.ABANDONED, **about, reason=str(machine.failure))
+            kind = EventKind.FAILED if machine.state is State.FAILED else EventKind.ABANDONED
+            self.events.emit(kind, **about, reason=str(machine.failure), costs=dict(vars(machine.meter)))
             if machine.update_spent:
                 self._draws.spend(plan.round, str(machine.failure))
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
-from pppml_fast.site.node import SiteNode
+from pppml_fast.site.events import EventKind
+from pppml_fast.site.node import AttemptProgress, SiteNode
 from pppml_fast.transport.base import Links, Outgoing
 
 __all__ = ["Runtime"]
@@ -15,6 +17,9 @@ __all__ = ["Runtime"]
 _WAITING_LIMIT = 8 << 20
 """Bytes of one peer that wait for the node: whoever sends more is slowed down, and alone."""
 _TICK_S = 0.1
+_PROGRESS_S = 0.1
+_QUIET_S = 1.0
+"""Least seconds between two tellings of progress: while chunks move, and while only other bytes do."""
 
 Action = Callable[[], None]
 
@@ -31,6 +36,10 @@ class Runtime:
         self._actions: deque[tuple[str, int, Action]] = deque()
         self._waiting: dict[str, int] = {}
         self._stopped = False
+        self._received: dict[str, int] = dict.fromkeys(node.peers, 0)
+        self._sent: dict[str, int] = dict.fromkeys(node.peers, 0)
+        self._told: tuple[AttemptProgress | None, int] = (None, 0)
+        self._told_at = -math.inf
 
     def run(self) -> None:
         """Drive the node to its end. Raises what the application or the journal raised: nothing was sent after that."""
@@ -41,6 +50,8 @@ class Runtime:
                     action()
                 self._node.tick(self._clock())
                 self._send()
+                self._tell(self._clock())
+            self._tell(math.inf)
         finally:
             with self._changed:
                 self._stopped = True
@@ -65,7 +76,7 @@ class Runtime:
         with self._changed:
             while self._waiting.get(peer, 0) > _WAITING_LIMIT and not self._stopped:
                 self._changed.wait()
-        self._put(peer, len(data), lambda: self._node.receive(peer, data))
+        self._put(peer, len(data), lambda: self._take(peer, data))
 
     def on_up(self, peer: str, incarnation: bytes) -> None:
         self._put(peer, 0, lambda: self._node.up(peer))
@@ -96,19 +107,42 @@ class Runtime:
             self._changed.notify_all()
             return [action]
 
+    def _take(self, peer: str, data: bytes) -> None:
+        self._received[peer] = self._received.get(peer, 0) + len(data)
+        self._node.receive(peer, data)
+
     def _send(self) -> None:
-        for message in self._node.outgoing():
-            self._links.send(message.hop, message.data)
+        self._flush()
         for peer in self._node.peers:
             while self._links.room(peer):
                 bulk = self._node.pull(peer)
                 if bulk is None:
                     break
-                self._links.send(bulk.hop, bulk.data)
+                self._hand_over(bulk)
                 self._flush()
 
     def _flush(self) -> None:
-        """What pulling brought about beside the message itself."""
-        messages: list[Outgoing] = self._node.outgoing()
-        for message in messages:
-            self._links.send(message.hop, message.data)
+        """Send what the node has ready; after a pull, what that brought about beside the message itself."""
+        for message in self._node.outgoing():
+            self._hand_over(message)
+
+    def _hand_over(self, message: Outgoing) -> None:
+        self._sent[message.hop] = self._sent.get(message.hop, 0) + len(message.data)
+        self._links.send(message.hop, message.data)
+
+    def _tell(self, now: float) -> None:
+        """Tell how far the attempt is and what went over each link, where either changed."""
+        figures, moved = self._node.progress(), sum(self._received.values()) + sum(self._sent.values())
+        due = _PROGRESS_S if figures != self._told[0] else _QUIET_S
+        if figures is None or (figures, moved) == self._told or now - self._told_at < due:
+            return
+        self._told, self._told_at = (figures, moved), now
+        self._node.events.emit(
+            EventKind.PROGRESS,
+            session=figures.session.hex(),
+            round=figures.round,
+            attempt=figures.attempt,
+            **figures.moved._asdict(),
+            bytes_in=dict(self._received),
+            bytes_out=dict(self._sent),
+        )
