@@ -73,7 +73,7 @@ def run_site_process(site: Site, stop: Stop) -> dict[str, Any] | None:
         return training
 
     try:
-        with _opened(config.node, folder, site.keys, site.federation) as events, ExitStack() as stack:
+        with _opened(config.node, folder, site.keys, site.federation, stop) as events, ExitStack() as stack:
             journal = FileStore(_parent_made(folder.journal))
             stack.callback(journal.close)
             _drive_site(site, application, journal, events, stop)
@@ -86,7 +86,7 @@ def run_site_process(site: Site, stop: Stop) -> dict[str, Any] | None:
 def run_coordinator_process(coordinator: Coordinator, stop: Stop) -> None:
     """Relay sums until the training is at its end, or until a stop is asked for."""
     config = coordinator.config
-    with _opened(config.node, config.folder, coordinator.keys, coordinator.federation) as events:
+    with _opened(config.node, config.folder, coordinator.keys, coordinator.federation, stop) as events:
         _drive_coordinator(coordinator, events, stop)
 
 
@@ -178,7 +178,9 @@ def _links(node: NodeSection, keys: SiteKeys, federation: FederationFile, events
 
 
 @contextmanager
-def _opened(node: NodeSection, folder: NodeFolder, keys: SiteKeys, federation: FederationFile) -> Iterator[Events]:
+def _opened(
+    node: NodeSection, folder: NodeFolder, keys: SiteKeys, federation: FederationFile, stop: Stop
+) -> Iterator[Events]:
     """The events of a process with all that hears them, from its start to its end."""
     logging.getLogger("pppml.site").setLevel(node.log_level.upper())
     metrics = None
@@ -200,7 +202,7 @@ def _opened(node: NodeSection, folder: NodeFolder, keys: SiteKeys, federation: F
         except BaseException as error:
             events.emit(EventKind.STOPPED, reason=f"{type(error).__name__}: {error}")
             raise
-        events.emit(EventKind.STOPPED, reason="ended")
+        events.emit(EventKind.STOPPED, reason="asked to stop" if stop.asked else "ended")
 
 
 def _parent_made(path: Path) -> Path:

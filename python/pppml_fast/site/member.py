@@ -75,6 +75,7 @@ class Member(SiteNode):
         self._orphaned_since: float | None = None
         self._told: Status | None = None
         self._told_at = -np.inf
+        self._idle_since: float | None = None
 
     # --- what the application computed --------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Member(SiteNode):
             for receiver, data in frames:
                 if receiver == index or self.roster.relay is not None:
                     self._out.append(Outgoing(peer, data))
-        self._told = None
+        self._told = self._idle_since = None
 
     def _on_down(self, peer: str) -> None:
         if self._machine is not None:
@@ -131,6 +132,7 @@ class Member(SiteNode):
         self._follow_held_plan()
 
     def _on_tick(self) -> None:
+        self._end_if_forgotten()
         if self._orphaned_since is not None:
             waited = self._now - self._orphaned_since
             if self._phase not in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING) or waited >= self.timing.patience:
@@ -141,6 +143,19 @@ class Member(SiteNode):
         if self._changed(status) or self._now - self._told_at >= self.timing.heartbeat:
             self._told, self._told_at = status, self._now
             self._announce_status(status)
+
+    def _end_if_forgotten(self) -> None:
+        """End where the training is finished here and no session opens: nobody is there, or too few ever come."""
+        if self.session is not None or self._handshake is not None or not self._application.finished():
+            self._idle_since = None
+            return
+        if self._idle_since is None:
+            self._idle_since = self._now
+        waits = self.timing.linger + (self.timing.patience if self._linked else 0.0)
+        if self._now - self._idle_since >= waits and not self.ended:
+            reason = f"nobody asked for the finished model within {waits:g} s; this site has nothing left to do"
+            self.events.emit(EventKind.SESSION_FAILED, reason=reason)
+            self.ended = True
 
     def pull(self, hop: str) -> Outgoing | None:
         return None if self._machine is None else self._machine.pull(hop)
