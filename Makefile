@@ -55,10 +55,12 @@ demo: build
 	$(BIN)/pppml demo --out runs/demo
 
 # Five processes on loopback with TLS, one killed and started again: the last line is identical=5/5.
+# DEMO_OPTIONS="--topology star --kill-coordinator": through a coordinator, which is killed as well.
+DEMO_OPTIONS ?=
 .PHONY: demo-network
 demo-network: build
 	rm -rf runs/demo-network
-	$(BIN)/pppml demo-network --out runs/demo-network
+	$(BIN)/pppml demo-network --out runs/demo-network $(DEMO_OPTIONS)
 
 test: lint test-python
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -40,6 +40,7 @@ _NOISES: Mapping[str, type[IntegerNoise]] = {"discrete_gaussian": DiscreteGaussi
 _LEAST_DEVIATION = 64
 _FINEST_BITS = 30
 _LARGEST_WEIGHT = 1024.0
+_PIECE = 1 << 16
 
 
 class _TooCoarseError(ParameterError):
@@ -91,6 +92,11 @@ class PrivacyTerms:
         for name, least in (("colluders", 0), ("rounds", 1)):
             whole_number(name, getattr(self, name), least, 1 << 20, ParameterError)
 
+    @property
+    def least(self) -> int:
+        """The fewest live members among whom two are honest."""
+        return self.colluders + 2
+
     def honest(self, live: int) -> int:
         """Members whose noise counts when ``live`` take part. Raises ParameterError below two."""
         count = live - self.colluders
@@ -114,16 +120,21 @@ class PrivacyTerms:
 class PrivateUpdate:
     """One member's noised update.
 
-    ``values`` (float32 or float64, one per weight) quantise back to exactly ``integers`` (int64). ``norm`` is the L2
-    norm before clipping and stays local, as does ``clipped`` (whether it exceeded the clip); ``saturated`` counts
-    values that met the end of the range, which the plan makes as unlikely as 2^-100.
+    ``values`` (float32 or float64, one per weight) are whole multiples of ``step``, and quantise back to exactly these
+    multiples. ``norm`` is the L2 norm before clipping and stays local, as does ``clipped`` (whether it exceeded the
+    clip); ``saturated`` counts values that met the end of the range, which the plan makes as unlikely as 2^-100.
     """
 
     values: NDArray[Any]
-    integers: NDArray[np.int64]
+    step: float
     norm: float
     clipped: bool
     saturated: int
+
+    @property
+    def integers(self) -> NDArray[np.int64]:
+        """What is encrypted: ``values`` in steps, int64."""
+        return np.rint(self.values / np.float64(self.step)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -179,25 +190,36 @@ class PrivacyPlan:
         """Clip, weight, round and noise one member's update: a float array or a list of them, ``length`` values.
 
         ``weight`` is in multiples of the mean weight. Fresh noise at every call: the result of one call is what a
-        member sends in a round, however often it sends it. Raises InputError on NaN, Inf, a wrong length or a weight
-        above the agreed one.
+        member sends in a round, however often it sends it. Works in pieces: beside the result it needs a few MiB.
+        Raises InputError on NaN, Inf, a wrong length or a weight above the agreed one.
         """
-        vector = _flat(update, self.length)
+        parts = [np.asarray(part).reshape(-1) for part in (update if isinstance(update, list | tuple) else [update])]
+        length = sum(part.size for part in parts)
+        if length != self.length:
+            raise InputError(f"the update has {length} values, the plan is for {self.length}")
         if not 0 <= weight <= self.terms.largest_weight:
             raise InputError(f"weight {weight} is outside 0 .. {self.terms.largest_weight}, the largest agreed on")
-        norm = _norm(vector)
-        factor = min(1.0, self.terms.l2_clip / norm) if norm > 0 else 1.0
-        integers = rounded_within(vector * (factor * weight / self.params.step), self.sensitivity)
-        integers += _NOISES[self.terms.mechanism](self.deviation).sample(self.length, entropy)
-        bound = self.params.max_magnitude
-        saturated = int(np.count_nonzero(np.abs(integers) > bound))
-        np.clip(integers, -bound, bound, out=integers)
-        return PrivateUpdate(self.to_values(integers), integers, norm, factor < 1.0, saturated)
+        norm = _norm(parts)
+        shrunk = min(1.0, self.terms.l2_clip / norm) if norm > 0 else 1.0
+        factor = shrunk * weight / self.params.step
+        rounding = Rounding.within(lambda: (piece * factor for piece in _pieces(parts)), self.sensitivity)
+        noise, bound = _NOISES[self.terms.mechanism](self.deviation), self.params.max_magnitude
+        values, saturated, start = np.empty(length, self._dtype), 0, 0
+        for piece in _pieces(parts):
+            integers = rounding(piece * factor) + noise.sample(piece.size, entropy)
+            saturated += int(np.count_nonzero(np.abs(integers) > bound))
+            np.clip(integers, -bound, bound, out=integers)
+            values[start : start + piece.size] = self.to_values(integers)
+            start += piece.size
+        return PrivateUpdate(values, self.params.step, norm, shrunk < 1.0, saturated)
+
+    @property
+    def _dtype(self) -> type[np.floating[Any]]:
+        return np.float32 if self.params.max_magnitude < 1 << 24 else np.float64
 
     def to_values(self, integers: NDArray[np.int64]) -> NDArray[Any]:
         """The floats that quantise to ``integers``: k times a power of two, exact below 2^24 (float32) or 2^53."""
-        dtype = np.float32 if self.params.max_magnitude < 1 << 24 else np.float64
-        return (integers.astype(np.float64) * self.params.step).astype(dtype)
+        return (integers.astype(np.float64) * self.params.step).astype(self._dtype)
 
     def _check(self) -> None:
         terms, noise = self.terms, _NOISES[self.terms.mechanism]
@@ -249,23 +271,40 @@ def private_parameters(
     raise ParameterError("no set takes this noise: " + "; ".join(reasons))
 
 
-def rounded_within(scaled: NDArray[np.float64], bound: int) -> NDArray[np.int64]:
-    """``scaled`` rounded to integers of L2 norm at most ``bound``, whatever it was.
+@dataclass(frozen=True)
+class Rounding:
+    """Values times ``factor``, rounded to the nearest integers, or towards zero where it ``truncates``."""
 
-    Rounding can add up to sqrt(d) / 2 to the norm; where the result exceeds the bound, which integers decide exactly,
-    it is shrunk and rounded again, at last towards zero, which never lengthens it.
-    """
-    for _ in range(8):
-        integers = np.rint(scaled).astype(np.int64)
-        square = squared_norm(integers)
-        if square <= bound * bound:
-            return integers
-        scaled = scaled * (bound / math.sqrt(square))
-    norm = float(np.linalg.norm(scaled))
-    integers = np.trunc(scaled * min(1.0, bound / norm * (1 - 2.0**-20))).astype(np.int64)
-    if squared_norm(integers) > bound * bound:
-        raise InputError(f"an update could not be brought within an L2 norm of {bound} steps; nothing was sent")
-    return integers
+    factor: float = 1.0
+    truncates: bool = False
+
+    def __call__(self, scaled: NDArray[np.float64]) -> NDArray[np.int64]:
+        """int64, as many as ``scaled``."""
+        values = scaled * self.factor
+        return (np.trunc(values) if self.truncates else np.rint(values)).astype(np.int64)
+
+    @classmethod
+    def within(cls, pieces: Callable[[], Iterable[NDArray[np.float64]]], bound: int) -> Rounding:
+        """One whose integers have an L2 norm of at most ``bound``, whatever the values that ``pieces()`` goes through.
+
+        Rounding can add up to sqrt(d) / 2 to the norm; where the result exceeds the bound, which integers decide
+        exactly, it is shrunk and rounded again, at last towards zero, which never lengthens it.
+        """
+        factor = 1.0
+        for _ in range(8):
+            rounding = cls(factor)
+            square = rounding._square(pieces())
+            if square <= bound * bound:
+                return rounding
+            factor *= bound / math.sqrt(square)
+        norm = factor * math.sqrt(math.fsum(float(np.dot(piece, piece)) for piece in pieces()))
+        rounding = cls(factor * min(1.0, bound / norm * (1 - 2.0**-20)), truncates=True)
+        if rounding._square(pieces()) > bound * bound:
+            raise InputError(f"an update could not be brought within an L2 norm of {bound} steps; nothing was sent")
+        return rounding
+
+    def _square(self, pieces: Iterable[NDArray[np.float64]]) -> int:
+        return sum(squared_norm(self(piece)) for piece in pieces)
 
 
 def squared_norm(integers: NDArray[np.int64]) -> int:
@@ -322,17 +361,22 @@ def _reaches(params: CkksParams, level: str) -> bool:
     return params.level_bits[column] >= int(level.rstrip("c"))
 
 
-def _flat(update: Any, length: int) -> NDArray[np.float64]:
-    parts = update if isinstance(update, list | tuple) else [update]
-    vector = np.concatenate([np.asarray(part, np.float64).reshape(-1) for part in parts])
-    if vector.size != length:
-        raise InputError(f"the update has {vector.size} values, the plan is for {length}")
-    if not np.isfinite(vector).all():
-        raise InputError("the update holds NaN or Inf; nothing was noised")
-    return vector
+def _pieces(parts: Sequence[NDArray[Any]]) -> Iterator[NDArray[np.float64]]:
+    """All values in order, float64, some at a time."""
+    for part in parts:
+        for start in range(0, part.size, _PIECE):
+            yield part[start : start + _PIECE].astype(np.float64)
 
 
-def _norm(vector: NDArray[np.float64]) -> float:
-    """The L2 norm, without overflow."""
-    largest = float(np.abs(vector).max())
-    return largest * float(np.linalg.norm(vector / largest)) if largest > 0 else 0.0
+def _norm(parts: Sequence[NDArray[Any]]) -> float:
+    """The L2 norm, without overflow. Raises InputError on NaN and Inf."""
+    largest = 0.0
+    for piece in _pieces(parts):
+        most = float(np.abs(piece).max(initial=0.0))
+        if not math.isfinite(most):
+            raise InputError("the update holds NaN or Inf; nothing was noised")
+        largest = max(largest, most)
+    if largest == 0:
+        return 0.0
+    scaled = (piece / largest for piece in _pieces(parts))
+    return largest * math.sqrt(math.fsum(float(np.dot(piece, piece)) for piece in scaled))

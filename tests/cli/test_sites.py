@@ -176,3 +176,8 @@ def test_events_are_read_while_they_are_written(tmp_path: Path) -> None:
         if event["round"] == 1:
             break
     assert found == [0, 1] and json.loads(path.read_bytes().splitlines()[1]) == event
+
+
+def test_a_ring_has_no_coordinator_to_kill(pppml: Any, tmp_path: Path) -> None:
+    refused = pppml("demo-network", "--out", tmp_path / "out", "--kill-coordinator")
+    assert refused.code == 2 and "--topology star" in refused.err and not (tmp_path / "out").exists()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import special, stats
 
 from pppml_fast import CkksParams, InputError, ParameterError, discrete_noise, quantize
@@ -16,8 +18,8 @@ from pppml_fast.discrete_noise import DiscreteGaussian, IntegerNoise, Skellam
 from pppml_fast.privacy import (
     PrivacyPlan,
     PrivacyTerms,
+    Rounding,
     private_parameters,
-    rounded_within,
     squared_norm,
     tolerated_colluders,
 )
@@ -130,6 +132,10 @@ def test_a_deviation_that_cannot_be_drawn_is_refused(deviation: Any) -> None:
 # --- sensitivity -----------------------------------------------------------------------------------------------------
 
 
+def rounded_within(values: NDArray[np.float64], bound: int) -> NDArray[np.int64]:
+    return Rounding.within(lambda: np.array_split(values, 3), bound)(values)
+
+
 @pytest.mark.parametrize("scale", [0.3, 0.49, 0.51, 3.0, 1e4])
 def test_rounded_integers_never_exceed_the_bound(scale: float) -> None:
     values = np.random.default_rng(1).choice([-1.0, 1.0], LENGTH) * scale
@@ -165,6 +171,23 @@ def test_a_long_update_is_shortened_whole_and_a_short_one_kept() -> None:
         direction = np.dot(signal, update) / np.linalg.norm(signal) / np.linalg.norm(update)
         assert direction > 0.999
         assert np.linalg.norm(signal) == pytest.approx(min(1.0, made.norm), rel=1e-3)
+
+
+def test_an_update_in_parts_is_noised_in_little_memory() -> None:
+    length = 1 << 21
+    params = private_parameters(TERMS, parties=4, length=length)
+    plan = PrivacyPlan.of(TERMS, params, parties=4, length=length)
+    update = np.random.default_rng(3).normal(0, 1e-2, length).astype(np.float32)
+    parts = [update[:77].reshape(7, 11), update[77:500_001], update[500_001:]]
+    tracemalloc.start()
+    made = plan.privatise(parts)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < made.values.nbytes + (12 << 20)
+    assert made.norm == pytest.approx(np.linalg.norm(update.astype(np.float64)), rel=1e-9)
+    # The noise hides single values; along the update itself all of them add up.
+    along = np.dot(made.values, update.astype(np.float64)) / made.norm
+    assert along == pytest.approx(TERMS.l2_clip, abs=6 * plan.deviation * params.step)
 
 
 # --- integers through encryption's quantiser -------------------------------------------------------------------------

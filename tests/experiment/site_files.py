@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import tiny_study
@@ -15,21 +16,30 @@ from pppml_fast.site.keys import SiteKeys
 EXPERIMENT = 'board = ["per_fedavg_fo"]\n'
 
 
-def make_site_files(base: Path, npz: Path, *, star: bool = False) -> dict[str, Path]:
-    """The configuration of every node by name, in folders below ``base``; a star has the node ``hub``."""
+def make_site_files(
+    base: Path,
+    npz: Path,
+    *,
+    star: bool = False,
+    members: Sequence[str] = tiny_study.SITES,
+    more: str = "",
+    first_port: int = 7400,
+) -> dict[str, Path]:
+    """The configuration of every node by name, in folders below ``base``; a star has the node ``hub``.
+
+    ``more`` ends the experiment's file.
+    """
     experiment = base / "experiment.toml"
-    experiment.write_text(tiny_study.toml(npz, EXPERIMENT))
+    experiment.write_text(tiny_study.toml(npz, EXPERIMENT) + more)
     authority = TrialAuthority.create(base / "authority")
-    names = [*tiny_study.SITES, *(["hub"] if star else [])]
-    addresses = {name: f"127.0.0.1:{7400 + index}" for index, name in enumerate(names)}
+    names = [*members, *(["hub"] if star else [])]
+    addresses = {name: f"127.0.0.1:{first_port + index}" for index, name in enumerate(names)}
     keys = {}
     for name in names:
         made = SiteKeys.create(base / name / "site" / "keys", name, addresses[name])
         keys[name] = SiteKeys.install(made.folder, authority.issue(made.request), authority.certificate)
     relay = keys["hub"].card.member if star else None
-    roster, layout = roster_of(
-        load_config(experiment), [keys[name].card.member for name in tiny_study.SITES], relay=relay
-    )
+    roster, layout = roster_of(load_config(experiment), [keys[name].card.member for name in members], relay=relay)
     federation = FederationFile(roster, layout, {"hub": addresses["hub"]} if star else addresses)
     for one in keys.values():
         federation = federation.signed_by(one.identity)

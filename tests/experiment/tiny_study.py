@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 SITES = ("north", "east", "south")
+FIVE_SITES = (*SITES, "west", "harbour")
 VOLUMES_PER_SITE = 3
 SLICES = 4
 SIZE = 32
@@ -36,7 +37,7 @@ def write_npz(path: Path, *, sites: int = 3, seed: int = 0) -> Path:
         volume=np.array(volume),
         site=np.array(site),
         test=np.array(test),
-        site_name=np.array(SITES[:sites]),
+        site_name=np.array(FIVE_SITES[:sites]),
     )
     return path
 

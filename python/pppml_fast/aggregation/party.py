@@ -33,6 +33,7 @@ from pppml_fast.aggregation.streams import (
     Clock,
     Observer,
     Piece,
+    Progress,
     RingPass,
     Setting,
     StarPass,
@@ -91,6 +92,8 @@ class PartyMachine(ModelHashes, ABC):
             raise InputError(f"a window of {window} chunks lets nothing pass; give 1 or more, or None")
         self._spool, self._window = spool, window
         self._store: SumStore | None = None
+        self._moving: RingPass | StarPass | None = None
+        self._moved: Progress | None = None
         self._urgent: deque[Outgoing] = deque()
         if spool is not None:
             remove_leftovers(spool)
@@ -107,6 +110,11 @@ class PartyMachine(ModelHashes, ABC):
             MessageType.ABANDON: self._on_abandon,
             MessageType.MODEL_HASH: self._on_model,
         }
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the stream of the newest attempt is, or was at its end; None before it."""
+        return self._moved if self._moving is None else self._moving.progress
 
     @property
     def update_spent(self) -> bool:
@@ -139,7 +147,7 @@ class PartyMachine(ModelHashes, ABC):
         identity = AttemptId(self.session.id, round_, attempt)
         self._attempt = AttemptState(identity, self.session.gate(round_, attempt), params, order, threshold)
         self._seen.add((round_, attempt))
-        self.outcome = self.failure = None
+        self.outcome = self.failure = self._moved = None
         self.state = State.PREPARING
         out = self._on_begin()
         for data in self._early.take((round_, attempt)):
@@ -338,8 +346,10 @@ class PartyMachine(ModelHashes, ABC):
             raise StreamBrokenError(f"the sum has no place in {self._spool}: {error}") from None
         setting = Setting(now.length, parties, blocks, self._store, self._clock, observer)
         if roster.relay is not None:
-            return StarPass(me, parties, now.live, term, setting)
-        return RingPass(me, order or now.live, term, setting, bool(order), now.lost, self._window)
+            self._moving = StarPass(me, parties, now.live, term, setting)
+        else:
+            self._moving = RingPass(me, order or now.live, term, setting, bool(order), now.lost, self._window)
+        return self._moving
 
     def _stream(self, stream: RingPass | StarPass, message: Message) -> list[Outgoing]:
         chunk = Chunk.parse(message.body)
@@ -395,6 +405,7 @@ class PartyMachine(ModelHashes, ABC):
 
     def _wipe(self) -> None:
         """Forget the secrets of the attempt."""
+        self._moved, self._moving = self.progress, None
         self._now.parts = self._now.out = None
         self._now.held.clear()
         if self._store is not None:

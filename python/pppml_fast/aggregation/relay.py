@@ -13,7 +13,7 @@ from pppml_fast.aggregation.messages import MessageType, parse_frame
 from pppml_fast.aggregation.payloads import Chunk
 from pppml_fast.aggregation.plain import PlainBlocks
 from pppml_fast.aggregation.session import Gate, Session
-from pppml_fast.aggregation.streams import Clock, chunk_grid, no_clock
+from pppml_fast.aggregation.streams import Clock, Progress, chunk_grid, chunk_hash, no_clock, sum_root
 from pppml_fast.cipher import Ciphertext, add
 from pppml_fast.errors import PppmlError, ProtocolError
 from pppml_fast.layout import Layout
@@ -46,6 +46,10 @@ class _Round:
     returned: bool = False
     sent: dict[int, int] = field(default_factory=dict)
     packed: tuple[int, bytes] = (-1, b"")
+    chunks: int = 0
+    taken: int = 0
+    given: int = 0
+    hashes: list[bytes] = field(default_factory=list)
 
 
 class Relay(NeverPickled):
@@ -82,6 +86,26 @@ class Relay(NeverPickled):
     def name(self) -> str:
         """The relay's name."""
         return self.session.identity.name
+
+    @property
+    def progress(self) -> Progress | None:
+        """Chunks of all members' terms that came, chunks of the sum that went out; None before the first."""
+        now = self._round
+        return None if now is None or not now.chunks else Progress(now.taken, now.given, now.chunks * len(now.live))
+
+    @property
+    def members(self) -> frozenset[int]:
+        """Whose terms are in the sum."""
+        return frozenset() if self._round is None else frozenset(self._round.added)
+
+    @property
+    def root(self) -> bytes | None:
+        """H(B), which the members sign, once all who are there have the sum; None until then."""
+        now = self._round
+        if now is None or not now.returned or now.sent or len(now.hashes) < now.chunks:
+            return None
+        parties = len(self.session.roster.members)
+        return sum_root(now.id.context, now.length, parties, frozenset(now.added), now.hashes)
 
     def begin(self, round_: int, attempt: int, live: Sequence[str], params: CkksParams) -> list[Outgoing]:
         """Open an attempt over the live parties. Raises ProtocolError on numbers out of range or used before."""
@@ -126,9 +150,13 @@ class Relay(NeverPickled):
         at = now.sent[index]
         if now.packed[0] != at:
             members, parties = frozenset(now.added), len(self.session.roster.members)
-            now.packed = at, Chunk(now.length, parties, members, now.total.pack(*grid[at])).encode()
+            payload = now.total.pack(*grid[at])
+            if at == len(now.hashes):
+                now.hashes.append(chunk_hash(grid[at], payload))
+            now.packed = at, Chunk(now.length, parties, members, payload).encode()
         data = now.gate.seal(index, MessageType.RETURN, now.packed[1], grid[at])
         now.sent[index] += 1
+        now.given += 1
         if now.sent[index] == len(grid):
             del now.sent[index]
         self._forget_sent()
@@ -173,6 +201,7 @@ class Relay(NeverPickled):
         term.load(*blocks, chunk.payload)
         now.length = chunk.length
         now.partial[sender] = (term, index + 1)
+        now.chunks, now.taken = len(grid), now.taken + 1
         if index + 1 == len(grid):
             del now.partial[sender]
             self._add(sender, term)

@@ -24,11 +24,13 @@ __all__ = [
     "Clock",
     "Observer",
     "Piece",
+    "Progress",
     "RingPass",
     "Setting",
     "StarPass",
     "StreamBrokenError",
     "chunk_grid",
+    "chunk_hash",
     "default_window",
     "no_clock",
     "sum_root",
@@ -61,6 +63,14 @@ class Piece(NamedTuple):
     body: bytes | memoryview
 
 
+class Progress(NamedTuple):
+    """Chunks that were added to and sent on, chunks of the whole sum that are here, chunks of the vector."""
+
+    chunks: int
+    back: int
+    of: int
+
+
 def default_window(live: int) -> int:
     """Chunks a ring's head may be ahead: enough for every party to work on some and for some to be on each link."""
     return max(16, 4 * live)
@@ -69,6 +79,13 @@ def default_window(live: int) -> int:
 def chunk_grid(block_count: int, chunk_blocks: int) -> list[tuple[int, int]]:
     """Block ranges of the chunks, the same for every party."""
     return [(at, min(at + chunk_blocks, block_count)) for at in range(0, block_count, chunk_blocks)]
+
+
+def chunk_hash(blocks: tuple[int, int], payload: bytes | memoryview) -> bytes:
+    """The hash of one packed chunk of B, 32 bytes."""
+    state = sha256(struct.pack("<II", *blocks))
+    state.update(payload)
+    return state.digest()
 
 
 def sum_root(context: bytes, length: int, parties: int, members: frozenset[int], hashes: Sequence[bytes]) -> bytes:
@@ -106,6 +123,11 @@ class _Pass:
         """Whether all of B is here."""
         return len(self.hashes) == len(self.grid)
 
+    @property
+    def progress(self) -> Progress:
+        """How far this party is."""
+        return Progress(self._taken, len(self.hashes), len(self.grid))
+
     def _make(self, blocks: tuple[int, int], contributors: frozenset[int], incoming: memoryview | None) -> memoryview:
         """The body of a chunk with this party's blocks in it, plus what came in; the next one overwrites it."""
         began = self._setting.clock()
@@ -142,14 +164,13 @@ class _Pass:
             raise ProtocolError("the live set changes between chunks of one sum")
         if self._setting.observer is not None:
             self._setting.observer(*blocks, payload)
-        state = sha256(struct.pack("<II", *blocks))
-        state.update(payload)
+        hash_ = chunk_hash(blocks, payload)
         try:
             self.store.append(payload)
         except OSError as error:
             raise StreamBrokenError(f"the sum cannot be kept: {error}; give spool= a folder with room") from None
         self.members = members
-        self.hashes.append(state.digest())
+        self.hashes.append(hash_)
 
 
 class RingPass(_Pass):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from rich import box
@@ -13,7 +14,9 @@ from pppml_fast.aggregation import Policy
 from pppml_fast.aggregation.roster import check_policy
 from pppml_fast.aggregation.sharing import default_threshold
 from pppml_fast.cli.console import show_lines
-from pppml_fast.errors import ProtocolError
+from pppml_fast.errors import PppmlError, ProtocolError
+from pppml_fast.experiment.privacy import planned_epsilon
+from pppml_fast.privacy import PrivacyPlan
 from pppml_fast.site.card import identity_fingerprint
 from pppml_fast.site.federation_file import FederationFile
 
@@ -51,6 +54,7 @@ def roster_values(file: FederationFile, policy: Policy) -> dict[str, Any]:
         "bytes_per_weight": round(per_weight, 3),
         "bytes_per_round": round(per_weight * file.layout.size),
         "chunks": -(-blocks // roster.options.chunk_blocks),
+        "privacy": _privacy(file),
         "policy": _verdict(file, policy),
     }
 
@@ -86,9 +90,36 @@ def show_roster(console: Console, file: FederationFile, policy: Policy) -> None:
             ("level", values["level"]),
             ("precision", precision),
             ("bytes", f"{size}, {_count(values['chunks'], 'chunk')}"),
+            *_noise_lines(values["privacy"]),
             ("policy", values["policy"]),
         ],
     )
+
+
+def _privacy(file: FederationFile) -> dict[str, Any] | None:
+    """The agreed noise and what it comes to over all planned rounds; None: sums are exact."""
+    terms, members = file.roster.options.privacy, len(file.roster.members)
+    if terms is None:
+        return None
+    values: dict[str, Any] = {**asdict(terms), "fewest_members": terms.least}
+    try:
+        plan = PrivacyPlan.of(terms, file.params, parties=members, length=file.layout.size)
+        values["epsilon"] = {str(live): planned_epsilon(plan, live) for live in sorted({members, terms.least})}
+    except PppmlError as error:
+        values["epsilon"] = {str(members): f"not computed: {error}"}
+    return values
+
+
+def _noise_lines(values: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if values is None:
+        return [("privacy", "no noise: sums are exact")]
+    noise = f"{values['mechanism']}, L2 clip {values['l2_clip']:g}, noise multiplier {values['noise_multiplier']:g}"
+    protected = (
+        f"one hospital's updates over {values['rounds']} rounds, against everyone who sees the sums and "
+        f"{values['colluders']} other members; not single patients"
+    )
+    found = [(f"epsilon with {live} members in every sum", text) for live, text in values["epsilon"].items()]
+    return [("noise", noise), ("protects", protected), *found]
 
 
 def _count(number: int, what: str) -> str:

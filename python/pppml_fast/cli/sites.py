@@ -83,10 +83,13 @@ def _asked_by_signal(stop: Stop) -> Iterator[None]:
 
 
 def _show(console: Console, summary: dict[str, Any], run: Path) -> None:
+    from pppml_fast.experiment.privacy import privacy_statement
+
     for method, result in summary["methods"].items():
         means = {int(k): sum(cases.values()) / len(cases) for k, cases in result["dice"].items() if cases}
         told = ", ".join(f"{mean:.3f} after {k} steps" for k, mean in sorted(means.items()))
         console.print(f"{method}: Dice {told or 'not measured, there are no test cases'}")
+    console.print(privacy_statement(summary.get("privacy")))
     model = summary["model"]
     console.print(f"shared model of round {model['round']}: {model['sha256']}")
     console.print(f"models: {run / 'models'}  summary: {run / 'summary.json'}")

@@ -43,7 +43,7 @@ def roster_of(
         parameters=study.params.to_dict(),
         sum_parameters=sum_parameters(study.params).to_dict(),
         layout=study.layout.fingerprint.hex(),
-        options=SessionOptions(section.protocol, topology, section.sum_check, threshold, chunk),
+        options=SessionOptions(section.protocol, topology, section.sum_check, threshold, chunk, study.terms),
         relay=relay,
     )
     check_policy(roster, Policy(allow_two_parties=section.allow_two_parties))

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pppml_fast.errors import DataError
+from pppml_fast.errors import ConfigError, DataError
 from pppml_fast.experiment.config_file import load_config
 from pppml_fast.experiment.demo_layout import METHOD, DemoSite, lay_out
 from pppml_fast.experiment.runner import run_experiment
@@ -27,29 +27,55 @@ _TAIL = 12
 Say = Callable[[str], None]
 
 
-def run_network_demo(out: Path, say: Say, *, rounds: int = 3, seed: int = 0, timeout_s: float = 900.0) -> int:
+def run_network_demo(
+    out: Path,
+    say: Say,
+    *,
+    rounds: int = 3,
+    seed: int = 0,
+    timeout_s: float = 900.0,
+    star: bool = False,
+    kill_coordinator: bool = False,
+) -> int:
     """Lay out, run in one process, run as five, compare. How many of the five sites end in the same bits.
 
-    Raises DataError when ``out`` is in use or a process fails or hangs; its last lines are in the message.
+    In a ``star`` a coordinator is a sixth process, and ``kill_coordinator`` kills it in the last round. Raises
+    DataError when ``out`` is in use or a process fails or hangs; its last lines are in the message.
     """
-    sites, experiment = lay_out(out, rounds=rounds, seed=seed)
+    if kill_coordinator and not star:
+        raise ConfigError("a ring has no coordinator that could be killed; give --topology star")
+    nodes, experiment = lay_out(out, rounds=rounds, seed=seed, star=star)
+    sites = [node for node in nodes if not node.coordinates]
     say(f"five sites below {out}: keys, certificates, one signed roster, phantom CT")
     say(f"in one process: {rounds} rounds of {METHOD}")
     run_experiment(load_config(experiment), out / "in_one_process")
     deadline = time.monotonic() + timeout_s
     with _Processes(out) as processes:
-        for site in sites:
-            processes.start(site)
-        say(f"as {len(sites)} processes on loopback, TLS between each two")
+        for node in nodes:
+            processes.start(node)
+        between = "through a coordinator to which all dial out" if star else "between each two"
+        say(f"as {len(nodes)} processes on loopback, TLS {between}")
         victim = sites[1]
-        for event in follow(victim.log, lambda: processes.check(deadline)):
-            if event.get("kind") == "training" and event.get("round", -1) >= KILLED_IN_ROUND:
-                break
-        processes.kill(victim)
-        say(f"{victim.name}: killed (SIGKILL) in round {KILLED_IN_ROUND + 1}, started again")
-        processes.start(victim)
+        _await_training(victim, KILLED_IN_ROUND, processes, deadline)
+        _restart(victim, KILLED_IN_ROUND, processes, say)
+        if kill_coordinator:
+            _await_training(sites[0], rounds - 1, processes, deadline)
+            _restart(nodes[-1], rounds - 1, processes, say)
         processes.wait(deadline)
     return sum([compare(site, out / "in_one_process", say) for site in sites])
+
+
+def _await_training(site: DemoSite, round_: int, processes: _Processes, deadline: float) -> None:
+    """Return once the site trains in a round, or in a later one."""
+    for event in follow(site.log, lambda: processes.check(deadline)):
+        if event.get("kind") == "training" and event.get("round", -1) >= round_:
+            return
+
+
+def _restart(node: DemoSite, round_: int, processes: _Processes, say: Say) -> None:
+    processes.kill(node)
+    say(f"{node.name}: killed (SIGKILL) in round {round_ + 1}, started again")
+    processes.start(node)
 
 
 def follow(path: Path, check: Callable[[], object]) -> Iterator[dict[str, Any]]:
@@ -87,8 +113,9 @@ def compare(site: DemoSite, whole: Path, say: Say) -> bool:
 
 
 def party_command(site: DemoSite) -> list[str]:
-    """The command line of a site's process."""
-    return [sys.executable, "-m", "pppml_fast.cli", "party", "--config", str(site.config)]
+    """The command line of a node's process."""
+    command = "coordinator" if site.coordinates else "party"
+    return [sys.executable, "-m", "pppml_fast.cli", command, "--config", str(site.config)]
 
 
 class _Processes:
@@ -108,7 +135,7 @@ class _Processes:
             process.wait()
 
     def start(self, site: DemoSite) -> None:
-        """Start `pppml party`; what it prints goes to output.txt beside its site.toml."""
+        """Start the node's command; what it prints goes to output.txt beside its configuration."""
         with _output(self._out, site.name) as stream:
             self._running[site.name] = subprocess.Popen(
                 party_command(site),

@@ -11,7 +11,7 @@ from pppml_fast.aggregation.sharing import default_threshold
 from pppml_fast.experiment.config import ExperimentConfig
 from pppml_fast.privacy import PrivacyPlan, PrivacyTerms, private_parameters, tolerated_colluders
 
-__all__ = ["plan_of", "planned_lines", "privacy_lines", "privacy_statement", "privacy_summary"]
+__all__ = ["plan_of", "planned_epsilon", "planned_lines", "privacy_lines", "privacy_statement", "privacy_summary"]
 
 
 def plan_of(config: ExperimentConfig, weights: Mapping[str, float], length: int) -> PrivacyPlan | None:
@@ -126,6 +126,12 @@ def planned_lines(plan: PrivacyPlan | None, sums: Mapping[str, int]) -> list[tup
     honest = plan.terms.honest(plan.parties)
     ledgers = {name: PrivacyLedger({honest: count}) for name, count in sums.items() if count}
     return privacy_lines(privacy_summary(plan, ledgers))
+
+
+def planned_epsilon(plan: PrivacyPlan, live: int) -> str:
+    """epsilon of all planned rounds over ``live`` members each, in words."""
+    found = _finite(epsilon(plan, {plan.terms.honest(live): plan.terms.rounds}))
+    return f"{_number(found)} at delta {plan.terms.delta:g}"
 
 
 def _finite(value: float) -> float | None:

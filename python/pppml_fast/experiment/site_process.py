@@ -17,6 +17,7 @@ from pppml_fast.aggregation.journal import FileStore
 from pppml_fast.experiment.checkpoint import StateFolder
 from pppml_fast.experiment.folder import RunFolder
 from pppml_fast.experiment.site_config import NodeFolder, NodeSection
+from pppml_fast.experiment.site_noise import SiteNoise
 from pppml_fast.experiment.site_results import conclude
 from pppml_fast.experiment.site_setup import Coordinator, Site
 from pppml_fast.experiment.site_training import Failed, Ready, SiteTraining
@@ -28,7 +29,7 @@ from pppml_fast.site.lead import Timing
 from pppml_fast.site.observe import observed
 from pppml_fast.transport.base import Links
 
-__all__ = ["Stop", "application_of", "run_coordinator_process", "run_site_process"]
+__all__ = ["Stop", "application_of", "noise_of", "run_coordinator_process", "run_site_process"]
 
 NewApplication = Callable[[Ready, Failed], SiteTraining]
 
@@ -72,7 +73,7 @@ def run_site_process(site: Site, stop: Stop) -> dict[str, Any] | None:
         return training
 
     try:
-        with _opened(config.node, folder, site.keys, site.federation) as events, ExitStack() as stack:
+        with _opened(config.node, folder, site.keys, site.federation, stop) as events, ExitStack() as stack:
             journal = FileStore(_parent_made(folder.journal))
             stack.callback(journal.close)
             _drive_site(site, application, journal, events, stop)
@@ -85,7 +86,7 @@ def run_site_process(site: Site, stop: Stop) -> dict[str, Any] | None:
 def run_coordinator_process(coordinator: Coordinator, stop: Stop) -> None:
     """Relay sums until the training is at its end, or until a stop is asked for."""
     config = coordinator.config
-    with _opened(config.node, config.folder, coordinator.keys, coordinator.federation) as events:
+    with _opened(config.node, config.folder, coordinator.keys, coordinator.federation, stop) as events:
         _drive_coordinator(coordinator, events, stop)
 
 
@@ -93,7 +94,18 @@ def application_of(site: Site, run: RunFolder, ready: Ready, failed: Failed) -> 
     """The training of a site, from the states in its run folder."""
     config = site.config
     states = StateFolder(run.checkpoint(config.seed, config.track).folder)
-    return SiteTraining(site.study, states, track=config.track, seed=config.seed, ready=ready, failed=failed)
+    return SiteTraining(
+        site.study, states, track=config.track, seed=config.seed, ready=ready, failed=failed, noise=noise_of(site)
+    )
+
+
+def noise_of(site: Site) -> SiteNoise | None:
+    """The noise of a site's updates and the count of its releases, which stand beside its journal."""
+    plan, members = site.study.privacy, len(site.federation.roster.members)
+    if plan is None:
+        return None
+    multiple = members * site.study.weights[site.config.node.name]
+    return SiteNoise(plan, multiple, site.config.folder.journal.parent, site.policy.minimum(members))
 
 
 # --- what knows the runtime ----------------------------------------------------------------------------------------
@@ -109,6 +121,8 @@ def _drive_site(site: Site, application: NewApplication, journal: FileStore, eve
         lambda round, salt, values: runtime.post(lambda: member.ready(round, salt, values)),
         lambda error: runtime.post(lambda: member.failed(error)),
     )
+    if training.noise is not None:
+        events.add(training.noise.hear)
     member = Member(
         site.keys.identity,
         federation.roster,
@@ -164,7 +178,9 @@ def _links(node: NodeSection, keys: SiteKeys, federation: FederationFile, events
 
 
 @contextmanager
-def _opened(node: NodeSection, folder: NodeFolder, keys: SiteKeys, federation: FederationFile) -> Iterator[Events]:
+def _opened(
+    node: NodeSection, folder: NodeFolder, keys: SiteKeys, federation: FederationFile, stop: Stop
+) -> Iterator[Events]:
     """The events of a process with all that hears them, from its start to its end."""
     logging.getLogger("pppml.site").setLevel(node.log_level.upper())
     metrics = None
@@ -186,7 +202,7 @@ def _opened(node: NodeSection, folder: NodeFolder, keys: SiteKeys, federation: F
         except BaseException as error:
             events.emit(EventKind.STOPPED, reason=f"{type(error).__name__}: {error}")
             raise
-        events.emit(EventKind.STOPPED, reason="ended")
+        events.emit(EventKind.STOPPED, reason="asked to stop" if stop.asked else "ended")
 
 
 def _parent_made(path: Path) -> Path:

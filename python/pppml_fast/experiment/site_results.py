@@ -53,6 +53,7 @@ def conclude(training: SiteTraining, folder: RunFolder) -> dict[str, Any]:
         "seed": seed,
         "model": {"round": newest.round, "sha256": newest.hash.hex()},
         "methods": methods,
+        "privacy": None if training.noise is None else training.noise.summary(track),
         "models": _models(folder),
         "rounds": training.records,
         "started": folder.started,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from pppml_fast.aggregation import Policy
 from pppml_fast.errors import ConfigError, ProtocolError
 from pppml_fast.experiment.data import describe_data
 from pppml_fast.experiment.own_data import load_own
 from pppml_fast.experiment.plan import aggregation_lines
+from pppml_fast.experiment.privacy import planned_epsilon
 from pppml_fast.experiment.site_config import CoordinatorConfig, NodeConfig, NodeSection, SiteConfig
 from pppml_fast.experiment.study import Study, site_study
+from pppml_fast.privacy import PrivacyTerms
 from pppml_fast.site.federation_file import FederationFile
 from pppml_fast.site.keys import SiteKeys
 
@@ -91,6 +94,7 @@ def site_lines(site: Site) -> Lines:
         ("network", f"{study.spec.target}, {study.weight_count:,} weights, {study.layout.size:,} travel"),
         ("training", f"{config.track}, seed {config.seed}, {experiment.rounds} rounds, {experiment.threads} threads"),
         *aggregation_lines(study),
+        *_fewest(site),
         ("parameters, in full", study.params.describe()),
         *_network(node, site.federation, site.policy),
         *_files(config, with_run=True),
@@ -122,7 +126,15 @@ def _node(config: NodeConfig, allow_two_parties: bool) -> tuple[SiteKeys, Federa
         )
     federation.check(node.name, keys.identity.public, base)
     me = node.name if node.name in federation.roster.names else None
-    return keys, federation, federation.policy(base, me)
+    return keys, federation, federation.policy(_with_noise(base, federation), me)
+
+
+def _with_noise(policy: Policy, federation: FederationFile) -> Policy:
+    """The policy, with no live set in which the agreed noise would have fewer than two honest members behind it."""
+    terms, members = federation.roster.options.privacy, len(federation.roster.members)
+    if terms is None:
+        return policy
+    return replace(policy, min_parties=max(policy.minimum(members), terms.least))
 
 
 def _check_agreement(study: Study, federation: FederationFile) -> None:
@@ -134,6 +146,7 @@ def _check_agreement(study: Study, federation: FederationFile) -> None:
             f"aggregation.protocol = {section.protocol!r}, the roster says {roster.options.protocol!r}; "
             "agree on one experiment"
         )
+    _check_noise(study, federation)
     ours = study.params.to_dict()
     for key in sorted({*ours, *roster.parameters}):
         if ours.get(key) != roster.parameters.get(key):
@@ -141,6 +154,35 @@ def _check_agreement(study: Study, federation: FederationFile) -> None:
                 f"the roster's parameters have {key} = {roster.parameters.get(key)!r}, this site's experiment gives "
                 f"{ours.get(key)!r}; agree on one [aggregation]"
             )
+
+
+def _check_noise(study: Study, federation: FederationFile) -> None:
+    """Raise ProtocolError unless site and roster mean the same noise."""
+    theirs, ours = (_plain(terms) for terms in (federation.roster.options.privacy, study.terms))
+    name = study.party_names[0]
+    for key in sorted({*ours, *theirs}):
+        if ours.get(key) != theirs.get(key):
+            raise ProtocolError(
+                f"the roster's noise has {key} = {_said(theirs, key)}, the experiment of {name!r} gives "
+                f"{_said(ours, key)}; agree on one [privacy]"
+            )
+
+
+def _fewest(site: Site) -> Lines:
+    """What the training costs in privacy where as few take part as the policy admits."""
+    plan, members = site.study.privacy, len(site.federation.roster.members)
+    least = site.policy.minimum(members)
+    if plan is None or least == members:
+        return []
+    return [(f"epsilon with {least} members in every sum", planned_epsilon(plan, least))]
+
+
+def _plain(terms: PrivacyTerms | None) -> dict[str, Any]:
+    return {"mechanism": "none"} if terms is None else asdict(terms)
+
+
+def _said(terms: dict[str, Any], key: str) -> str:
+    return repr(terms[key]) if key in terms else "nothing"
 
 
 def _who(keys: SiteKeys, federation: FederationFile) -> Lines:

@@ -23,6 +23,7 @@ from pppml_fast.aggregation.base import check_finite
 from pppml_fast.errors import ConfigError, DataError, InputError, PppmlError
 from pppml_fast.experiment.checkpoint import Checkpoint, StateFolder
 from pppml_fast.experiment.participant import Participant, Trained, apply_mean
+from pppml_fast.experiment.site_noise import Noised, SiteNoise
 from pppml_fast.experiment.state import memory_of, memory_state, model_sha256
 from pppml_fast.experiment.study import Study
 from pppml_fast.experiment.tracks import algorithm_of
@@ -31,8 +32,8 @@ from pppml_fast.site.application import StateId
 
 __all__ = ["Failed", "Ready", "SiteTraining", "state_id"]
 
-Ready = Callable[[int, int, list[NDArray[np.float32]]], None]
-"""``ready(round, salt, values)``: flat float32 arrays in layout order. Called from the training's thread."""
+Ready = Callable[[int, int, list[NDArray[Any]]], None]
+"""``ready(round, salt, values)``: flat float arrays in layout order. Called from the training's thread."""
 Failed = Callable[[Exception], None]
 
 _TORCH = threading.Lock()
@@ -62,13 +63,15 @@ class _Kept:
 
 
 class _Job:
-    """The training of one (round, salt); ``result`` and ``private`` once it is through."""
+    """The training of one (round, salt); ``result``, ``noised`` where noise is agreed on, ``private`` once it is
+    through."""
 
     def __init__(self, round: int, salt: int) -> None:
         self.round, self.salt = round, salt
         self.stop = threading.Event()
         self.thread: threading.Thread | None = None
         self.result: Trained | None = None
+        self.noised: Noised | None = None
         self.private: _Private | None = None
         self.seconds = 0.0
 
@@ -80,14 +83,25 @@ class _Job:
 class SiteTraining:
     """The `Application` of a site that trains one federated method on its own cases.
 
-    ``study`` is a `site_study`, ``folder`` the site's alone. ``ready`` and ``failed`` are called from a thread of the
-    training. Raises ConfigError when the method exchanges nothing, DataError when kept states cannot be used.
+    ``study`` is a `site_study`, ``folder`` the site's alone, ``noise`` that of ``study.privacy``. ``ready`` and
+    ``failed`` are called from a thread of the training. Raises ConfigError when the method exchanges nothing or the
+    agreed noise is missing, DataError when kept states cannot be used.
     """
 
     def __init__(
-        self, study: Study, folder: StateFolder, *, track: str, seed: int, ready: Ready, failed: Failed
+        self,
+        study: Study,
+        folder: StateFolder,
+        *,
+        track: str,
+        seed: int,
+        ready: Ready,
+        failed: Failed,
+        noise: SiteNoise | None = None,
     ) -> None:
-        self.study, self.track, self.seed = study, track, seed
+        self.study, self.track, self.seed, self.noise = study, track, seed, noise
+        if (study.privacy is None) != (noise is None):
+            raise ConfigError("noise and [privacy] go together: a site adds the noise it agreed on, and no other")
         self._algorithm = algorithm_of(study.config, track)
         if not self._algorithm.federated:
             raise ConfigError(f"method {track!r} exchanges nothing; a site trains one that does")
@@ -182,6 +196,8 @@ class SiteTraining:
         records = [record for record in records if record["round"] < state.round]
         adopted = {"seed": self.seed, "track": self.track, "round": state.round, "adopted": True}
         self._keep([_kept(shared, private, [*records, adopted])])
+        if self.noise is not None:
+            self.noise.close_round()
 
     def step_back(self, state: StateId) -> None:
         """Forget the newest state; ``state`` is the one before. Raises DataError when it is not kept."""
@@ -248,6 +264,8 @@ class SiteTraining:
                 self._running = job
                 torch.set_num_threads(self.study.config.threads)
                 result, private = self._train(job, base)
+                if self.noise is not None:
+                    job.noised = self.noise.noised(base.id, job.salt, result.values)
         except _StoppedError:
             return
         except Exception as error:
@@ -277,7 +295,7 @@ class SiteTraining:
         with self._mutex:
             result = job.result if self._job is job else None
         if result is not None:
-            self._ready(job.round, job.salt, result.values)
+            self._ready(job.round, job.salt, result.values if job.noised is None else [job.noised.values])
 
     def _check_wanted(self) -> None:
         if self._running is not None:
@@ -383,4 +401,5 @@ def _kept(shared: ServerState, private: _Private, records: list[dict[str, Any]])
 
 
 def _costs(job: _Job, result: Trained) -> dict[str, Any]:
-    return {"loss": result.loss, "train_s": job.seconds, "salt": job.salt}
+    noise = {} if job.noised is None else job.noised.costs
+    return {"loss": result.loss, "train_s": job.seconds, "salt": job.salt, **noise}

@@ -26,7 +26,7 @@ from pppml_fast.learning import (
     shared_statistics,
 )
 from pppml_fast.params import CkksParams, KeyMode
-from pppml_fast.privacy import PrivacyPlan
+from pppml_fast.privacy import PrivacyPlan, PrivacyTerms
 
 __all__ = ["Study", "batches_of", "data_fingerprint", "prepare", "site_study", "study_of"]
 
@@ -47,6 +47,11 @@ class Study:
     params: CkksParams
     weight_count: int
     privacy: PrivacyPlan | None = None
+
+    @property
+    def terms(self) -> PrivacyTerms | None:
+        """The noise to agree on; None: none."""
+        return None if self.privacy is None else self.privacy.terms
 
     @property
     def party_names(self) -> list[str]:

@@ -5,6 +5,9 @@ It holds no key and no share. What it can do is stop a round: it sees sizes and 
 
 from __future__ import annotations
 
+from typing import Any
+
+from pppml_fast.aggregation.attempt_state import State
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.identity import Identity
 from pppml_fast.aggregation.messages import EVERYONE, Header, MessageType
@@ -17,7 +20,7 @@ from pppml_fast.layout import Layout
 from pppml_fast.params import CkksParams
 from pppml_fast.site.events import EventKind, Events
 from pppml_fast.site.lead import Timing
-from pppml_fast.site.node import SiteNode
+from pppml_fast.site.node import AttemptProgress, SiteNode
 from pppml_fast.site.notices import Plan, PlanKind
 from pppml_fast.transport.base import Outgoing
 
@@ -41,6 +44,8 @@ class Coordinator(SiteNode):
         super().__init__(identity, roster, layout, policy, None, events, timing or Timing())
         self._params = CkksParams.from_dict(dict(roster.parameters))
         self._relay: Relay | None = None
+        self._plan: Plan | None = None
+        self._state = State.IDLE
 
     @property
     def _leads(self) -> bool:
@@ -57,10 +62,20 @@ class Coordinator(SiteNode):
         pass
 
     def pull(self, hop: str) -> Outgoing | None:
-        return None if self._relay is None else self._relay.pull(hop)
+        if self._relay is None:
+            return None
+        message = self._relay.pull(hop)
+        self._tell_state()
+        return message
+
+    def progress(self) -> AttemptProgress | None:
+        relay, plan = self._relay, self._plan
+        if relay is None or plan is None or relay.progress is None:
+            return None
+        return AttemptProgress(relay.session.id, plan.round, plan.attempt, relay.progress)
 
     def _on_session(self, session: Session, standings: dict[int, Standing], agreed: StateId) -> None:
-        self._relay = Relay(session, layout=self.layout)
+        self._relay, self._plan = Relay(session, layout=self.layout), None
 
     def _standing(self) -> bytes:
         return b""
@@ -76,17 +91,10 @@ class Coordinator(SiteNode):
     def _begin_as_relay(self, plan: Plan) -> None:
         if plan.kind is PlanKind.ATTEMPT and self._relay is not None:
             names = [self.roster.names[index] for index in sorted(plan.live)]
+            self._plan, self._state = plan, State.IDLE
+            self.events.emit(EventKind.ATTEMPT_BEGAN, **self._about, live=names, parameters=self._params.name)
             self._out += self._relay.begin(plan.round, plan.attempt, names, self._params)
             self._after_relay("")
-            session = self._relay.session.id.hex()
-            self.events.emit(
-                EventKind.ATTEMPT_BEGAN,
-                session=session,
-                round=plan.round,
-                attempt=plan.attempt,
-                live=names,
-                parameters=self._params.name,
-            )
 
     def _begin(self, plan: Plan) -> None:
         if plan.kind is PlanKind.END:
@@ -114,3 +122,26 @@ class Coordinator(SiteNode):
             refusals, self._relay.refusals[:] = list(self._relay.refusals), []
             for error in refusals:
                 self.refused(peer, error)
+            self._tell_state()
+
+    def _tell_state(self) -> None:
+        """What a coordinator can know of an attempt: that terms come, and that everyone has what they add up to."""
+        relay, plan = self._relay, self._plan
+        if relay is None or plan is None:
+            return
+        root = relay.root
+        state = State.PREPARING if relay.progress is None else State.STREAMING if root is None else State.FINISHED
+        if state is self._state:
+            return
+        self._state = state
+        self.events.emit(EventKind.STATE, **self._about, state=state.value)
+        if root is not None:
+            members = [self.roster.names[index] for index in sorted(relay.members)]
+            self.events.emit(EventKind.RELAYED, **self._about, members=members, root=root.hex())
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        plan = self._plan
+        if plan is None:
+            raise ProtocolError("this coordinator has no attempt")
+        return {"session": self._session_id().hex(), "round": plan.round, "attempt": plan.attempt}

@@ -38,6 +38,7 @@ class EventKind(str, Enum):
     REFUSED_BY = "refused_by"
     ABANDONED = "abandoned"
     SPENT = "spent"  # this site's update may never be encrypted again
+    RELAYED = "relayed"  # a coordinator: the sum over members went to all of them; root: its hash, which they sign
     ROUND_FINISHED = "round_finished"  # root, transcript, model: 32 bytes in hex; costs: a `Meter` as a mapping
     CAUGHT_UP = "caught_up"  # a model was taken from peer; here and below, round: of the state kept (StateId)
     STEPPED_BACK = "stepped_back"
@@ -76,6 +77,7 @@ FIELDS: Mapping[EventKind, Fields] = {
     EventKind.REFUSED_BY: _fields("peer", f"{_ATTEMPT} reason"),
     EventKind.ABANDONED: _fields(f"{_ATTEMPT} reason", "live root costs"),
     EventKind.SPENT: _fields("round reason"),
+    EventKind.RELAYED: _fields(f"{_ATTEMPT} members root"),
     EventKind.ROUND_FINISHED: _fields(f"{_ATTEMPT} members root transcript model costs"),
     EventKind.CAUGHT_UP: _fields("round peer model"),
     EventKind.STEPPED_BACK: _fields("round model"),

@@ -62,7 +62,7 @@ def make_private_folder(path: Path) -> None:
         raise DataError(f"cannot make folder {str(path)!r} ({error.strerror}); choose another folder") from None
 
 
-def create_file(path: Path, data: bytes, mode: int) -> None:
+def create_file(path: Path, data: bytes | memoryview, mode: int) -> None:
     """Write a file that does not exist yet, durably. Raises DataError when it exists or cannot be written."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -86,7 +86,7 @@ def create_file(path: Path, data: bytes, mode: int) -> None:
         raise DataError(f"cannot write {str(path)!r} ({error.strerror}); check the disk") from None
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
+def write_file(path: Path, data: bytes | memoryview, mode: int = 0o644) -> None:
     """Write a file, or put it in place of another: whole or not at all, durably. Raises DataError."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -127,7 +127,9 @@ class Lead:
 
     def _without_session(self, view: View) -> Decision | None:
         self._running = None
-        idle = [i for i, s in view.statuses.items() if self._is_free(i, s, view)]
+        # Nobody but a star's coordinator leads: a session that it does not know any more leads nowhere.
+        leads_nowhere = frozenset(Phase) - {Phase.OPENING} if self.me is None else frozenset[Phase]()
+        idle = [i for i, s in view.statuses.items() if s.phase in leads_nowhere or self._is_free(i, s, view)]
         busy = len(view.statuses) - len(idle)
         chosen = self._choose(view, idle)
         if len(chosen) < self.minimum:
@@ -181,6 +183,10 @@ class Lead:
         unheard = [
             s for s in ours if (s.round, s.attempt) != (running.round, running.attempt) and not _beyond(s, running)
         ]
+        if self._star_stands_still(running, inside, view.now):
+            self._running = None
+            self._failed(view.now)
+            return True
         busy = [s for s in ours if s.phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
         limit = self.timing.training if any(s.phase is Phase.TRAINING for s in busy) else self.timing.patience
         rest = [s for s in ours if s not in busy and s not in unheard]
@@ -195,6 +201,17 @@ class Lead:
             return False
         self._failed(view.now)
         return True
+
+    def _star_stands_still(self, running: Attempt, inside: Mapping[int, Status], now: float) -> bool:
+        """Whether a star's attempt has lost a member before anybody released a share.
+
+        Members of a ring see each other's links break; those of a star wait for a party of which only the coordinator
+        knows that it is gone.
+        """
+        gone = sorted(set(running.live) - set(inside))
+        if self.me is not None or not gone or any(status.phase is Phase.OPENING for status in inside.values()):
+            return False
+        return self._waited(f"gone {gone}", now) >= self.timing.heartbeat
 
     def _begin(self, session: bytes, round_: int, live: list[int]) -> Decision:
         number = self._attempts.get((session, round_), 0)

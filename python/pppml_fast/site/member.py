@@ -32,7 +32,7 @@ from pppml_fast.site.catch_up import Fetch, Server
 from pppml_fast.site.draws import Draws
 from pppml_fast.site.events import EventKind, Events
 from pppml_fast.site.lead import Timing
-from pppml_fast.site.node import SiteNode
+from pppml_fast.site.node import AttemptProgress, SiteNode
 from pppml_fast.site.notices import Phase, Plan, PlanKind, StatePiece, StateRequest, Status
 from pppml_fast.transport.base import Outgoing
 
@@ -77,6 +77,7 @@ class Member(SiteNode):
         self._orphaned_since: float | None = None
         self._told: Status | None = None
         self._told_at = -np.inf
+        self._idle_since: float | None = None
 
     # --- what the application computed --------------------------------------------------------------------
 
@@ -120,7 +121,7 @@ class Member(SiteNode):
             for receiver, data in frames:
                 if receiver == index or self.roster.relay is not None:
                     self._out.append(Outgoing(peer, data))
-        self._told = None
+        self._told = self._idle_since = None
 
     def _on_down(self, peer: str) -> None:
         if self._machine is not None:
@@ -133,6 +134,7 @@ class Member(SiteNode):
         self._follow_held_plan()
 
     def _on_tick(self) -> None:
+        self._end_if_forgotten()
         if self._orphaned_since is not None:
             waited = self._now - self._orphaned_since
             if self._phase not in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING) or waited >= self.timing.patience:
@@ -146,8 +148,27 @@ class Member(SiteNode):
             self._told, self._told_at = status, self._now
             self._announce_status(status)
 
+    def _end_if_forgotten(self) -> None:
+        """End where the training is finished here and no session opens: nobody is there, or too few ever come."""
+        if self.session is not None or self._handshake is not None or not self._application.finished():
+            self._idle_since = None
+            return
+        if self._idle_since is None:
+            self._idle_since = self._now
+        waits = self.timing.linger + (self.timing.patience if self._linked else 0.0)
+        if self._now - self._idle_since >= waits and not self.ended:
+            reason = f"nobody asked for the finished model within {waits:g} s; this site has nothing left to do"
+            self.events.emit(EventKind.SESSION_FAILED, reason=reason)
+            self.ended = True
+
     def pull(self, hop: str) -> Outgoing | None:
         return None if self._machine is None else self._machine.pull(hop)
+
+    def progress(self) -> AttemptProgress | None:
+        machine, plan = self._machine, self._plan
+        if machine is None or plan is None or machine.progress is None:
+            return None
+        return AttemptProgress(machine.session.id, plan.round, plan.attempt, machine.progress)
 
     # --- where this member stands -------------------------------------------------------------------------
 
@@ -280,18 +301,12 @@ class Member(SiteNode):
         self._plan, self._contributed = plan, False
         self._server.forget()
         self._ledger.settle(plan.round)
+        about = {"session": machine.session.id.hex(), "round": plan.round, "attempt": plan.attempt}
+        self.events.emit(EventKind.ATTEMPT_BEGAN, **about, live=names, parameters=self._params.name)
         try:
             self._out += machine.begin(plan.round, plan.attempt, names, self._params)
         finally:
             self._after_machine()
-        self.events.emit(
-            EventKind.ATTEMPT_BEGAN,
-            session=machine.session.id.hex(),
-            round=plan.round,
-            attempt=plan.attempt,
-            live=names,
-            parameters=self._params.name,
-        )
         machine.prepare(self.layout.size)
         self._train(plan.round)
 
@@ -349,7 +364,8 @@ class Member(SiteNode):
         if machine.state is State.FINISHED:
             self._commit(machine, plan)
         elif machine.state in (State.ABANDONED, State.FAILED):
-            self.events.emit(EventKind.ABANDONED, **about, reason=str(machine.failure))
+            kind = EventKind.FAILED if machine.state is State.FAILED else EventKind.ABANDONED
+            self.events.emit(kind, **about, reason=str(machine.failure), costs=dict(vars(machine.meter)))
             if machine.update_spent:
                 self._draws.spend(plan.round, str(machine.failure))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 from pppml_fast.aggregation.base import NeverPickled, Policy
 from pppml_fast.aggregation.handshake import Handshake, HandshakeState, route
@@ -24,6 +25,7 @@ from pppml_fast.aggregation.messages import (
 from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.aggregation.session import CONTROL, Gate, Session
 from pppml_fast.aggregation.standing import Standing, StateId, agreed_state
+from pppml_fast.aggregation.streams import Progress
 from pppml_fast.errors import PppmlError, ProtocolError
 from pppml_fast.layout import Layout
 from pppml_fast.site.events import EventKind, Events
@@ -31,13 +33,22 @@ from pppml_fast.site.lead import Attempt, Decision, End, Lead, Leave, Propose, T
 from pppml_fast.site.notices import NO_SESSION, Plan, PlanKind, Status
 from pppml_fast.transport.base import Outgoing
 
-__all__ = ["MEMBERSHIP", "SiteNode"]
+__all__ = ["MEMBERSHIP", "AttemptProgress", "SiteNode"]
 
 MEMBERSHIP = 1
 """The attempt number, within the round that stands for a session, of messages about membership."""
 _EARLY_COUNT = 64
 _EARLY_BYTES = 2 << 20
 _HANDSHAKE = (MessageType.HELLO, MessageType.ENCAPSULATION, MessageType.READY)
+
+
+class AttemptProgress(NamedTuple):
+    """Chunks of one attempt, as one node sees them. A coordinator counts those of all its members."""
+
+    session: bytes
+    round: int
+    attempt: int
+    moved: Progress
 
 
 class SiteNode(NeverPickled, ABC):
@@ -132,6 +143,10 @@ class SiteNode(NeverPickled, ABC):
     @abstractmethod
     def pull(self, hop: str) -> Outgoing | None:
         """The next bulk message for a hop that has room, when there is one."""
+
+    @abstractmethod
+    def progress(self) -> AttemptProgress | None:
+        """How far the newest attempt's bulk is; None before it moves."""
 
     def refused(self, peer: str, error: PppmlError) -> None:
         """A message of a peer was refused: the reason is for this node's log alone."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from pppml_fast.errors import ProtocolError
-from pppml_fast.site.node import SiteNode
+from pppml_fast.site.events import EventKind
+from pppml_fast.site.node import AttemptProgress, SiteNode
 from pppml_fast.transport.base import Links, Outgoing
 
 __all__ = ["Runtime"]
@@ -20,6 +22,9 @@ _COST = 1 << 10
 _UNTAKEN_LIMIT = 64 << 20
 """Bytes, beside bulk, that may be queued for a peer while its link has no room: an honest one takes what it gets."""
 _TICK_S = 0.1
+_PROGRESS_S = 0.1
+_QUIET_S = 1.0
+"""Least seconds between two tellings of progress: while chunks move, and while only other bytes do."""
 
 Action = Callable[[], None]
 
@@ -38,6 +43,10 @@ class Runtime:
         self._waiting: dict[str, int] = {}
         self._untaken: dict[str, int] = {}
         self._stopped = False
+        self._received: dict[str, int] = dict.fromkeys(node.peers, 0)
+        self._sent: dict[str, int] = dict.fromkeys(node.peers, 0)
+        self._told: tuple[AttemptProgress | None, int] = (None, 0)
+        self._told_at = -math.inf
 
     def run(self) -> None:
         """Drive the node to its end. Raises what the application or the journal raised: nothing was sent after that."""
@@ -48,6 +57,8 @@ class Runtime:
                     action()
                 self._node.tick(self._clock())
                 self._send()
+                self._tell(self._clock())
+            self._tell(math.inf)
         finally:
             with self._changed:
                 self._stopped = True
@@ -72,7 +83,7 @@ class Runtime:
         with self._changed:
             while self._waiting.get(peer, 0) > _WAITING_LIMIT and not self._stopped:
                 self._changed.wait()
-        self._put(peer, len(data) + _COST, lambda: self._node.receive(peer, data))
+        self._put(peer, len(data) + _COST, lambda: self._take(peer, data))
 
     def on_up(self, peer: str, incarnation: bytes) -> None:
         self._put(peer, 0, lambda: self._node.up(peer))
@@ -109,6 +120,10 @@ class Runtime:
             self._changed.notify_all()
             return [action]
 
+    def _take(self, peer: str, data: bytes) -> None:
+        self._received[peer] = self._received.get(peer, 0) + len(data)
+        self._node.receive(peer, data)
+
     def _send(self) -> None:
         self._flush()
         for peer in self._node.peers:
@@ -116,16 +131,40 @@ class Runtime:
                 bulk = self._node.pull(peer)
                 if bulk is None:
                     break
-                self._links.send(bulk.hop, bulk.data)
+                self._hand_over(bulk)
                 self._flush()
 
     def _flush(self) -> None:
-        """Send what the node has for others; a peer that lets too much lie loses what comes on top."""
-        messages: list[Outgoing] = self._node.outgoing()
-        for hop, data in messages:
-            untaken = 0 if self._links.room(hop) else self._untaken.get(hop, 0) + len(data)
+        """Send what the node has ready; after a pull, what that brought about beside the message itself.
+
+        A peer that lets too much lie loses what comes on top.
+        """
+        for message in self._node.outgoing():
+            hop, size = message.hop, len(message.data)
+            untaken = 0 if self._links.room(hop) else self._untaken.get(hop, 0) + size
             if untaken > _UNTAKEN_LIMIT:
                 self._node.refused(hop, ProtocolError("it does not take what is sent to it; the rest is dropped"))
                 continue
             self._untaken[hop] = untaken
-            self._links.send(hop, data)
+            self._hand_over(message)
+
+    def _hand_over(self, message: Outgoing) -> None:
+        self._sent[message.hop] = self._sent.get(message.hop, 0) + len(message.data)
+        self._links.send(message.hop, message.data)
+
+    def _tell(self, now: float) -> None:
+        """Tell how far the attempt is and what went over each link, where either changed."""
+        figures, moved = self._node.progress(), sum(self._received.values()) + sum(self._sent.values())
+        due = _PROGRESS_S if figures != self._told[0] else _QUIET_S
+        if figures is None or (figures, moved) == self._told or now - self._told_at < due:
+            return
+        self._told, self._told_at = (figures, moved), now
+        self._node.events.emit(
+            EventKind.PROGRESS,
+            session=figures.session.hex(),
+            round=figures.round,
+            attempt=figures.attempt,
+            **figures.moved._asdict(),
+            bytes_in=dict(self._received),
+            bytes_out=dict(self._sent),
+        )

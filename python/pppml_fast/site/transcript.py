@@ -33,6 +33,7 @@ OUTCOMES = {
     EventKind.ROUND_FINISHED: "finished",
     EventKind.ABANDONED: "abandoned",
     EventKind.FAILED: "failed",
+    EventKind.RELAYED: "relayed",
 }
 _MOST_WAITING = 64
 _HEX = frozenset("0123456789abcdef")
@@ -132,10 +133,12 @@ class TranscriptLine:
                 raise ValueError("a finished attempt has a root, a transcript and a model")
             if self.party not in self.live:
                 raise ValueError(f"{self.party!r} finished an attempt without being in its live set")
+        if self.outcome == "relayed" and (self.root == "" or self.party in self.live):
+            raise ValueError("a relayed attempt has a root, and its coordinator is no member")
 
 
 class TranscriptFile:
-    """A sink that appends a line for every finished, abandoned or failed attempt; durable (fsync) when it returns.
+    """A sink that appends a line for every attempt that ended here, as `OUTCOMES` say; durable (fsync) when it returns.
 
     Opening an existing file goes on with its chain; a last line cut short by a crash is taken away. Raises DataError
     when the file is no transcript of this party, ProtocolError when another process has it open. A write that fails is

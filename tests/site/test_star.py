@@ -1,0 +1,31 @@
+"""What a star's coordinator alone can see: its members have no links to each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from simulation import RELAY, Simulation
+
+from pppml_fast.site.events import EventKind
+
+PATIENCE = 500.0
+
+
+class PatientStar(Simulation):
+    """Waits for whoever is gone far longer than any test: what goes on, goes on because the member is back."""
+
+    TIMING = replace(Simulation.TIMING, patience=PATIENCE)
+
+
+@pytest.mark.parametrize("name", ["site2", RELAY])
+def test_who_is_killed_in_training_and_returns_costs_no_patience(tmp_path: Path, name: str) -> None:
+    sim = PatientStar(tmp_path, 5, "star")
+    assert sim.run(30, lambda: len(sim.kinds(EventKind.TRAINING)) >= 7)
+    sim.crash(name)
+    sim.run(3.0)
+    sim.mend()
+    assert sim.run(PATIENCE / 5, sim.finished)
+    sim.check()
+    assert {len(sum_.live) for sum_ in sim.accepted} == {5}
