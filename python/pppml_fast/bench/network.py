@@ -114,7 +114,10 @@ class Federation:
             party.hear("waiting")
         for party in self._parties:
             party.go()
-        return Run.of(self.encrypted, {party.name: party.hear("finished") for party in self._parties})
+        run = Run.of(self.encrypted, {party.name: party.hear("finished") for party in self._parties})
+        kind = "encrypted" if self.encrypted else "plain    "
+        print(f"  {kind} {run.seconds:6.2f} s, {run.cpu():6.2f} CPU s", file=sys.stderr, flush=True)
+        return run
 
     def end(self, kill: bool) -> None:
         """Wait for all processes, or kill them."""

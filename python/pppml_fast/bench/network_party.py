@@ -41,7 +41,7 @@ from pppml_fast.transport.grpc_links import GrpcLinks
 
 __all__ = ["Spec", "layout_of", "main", "tile_of"]
 
-_TILE = 1 << 20
+_TILE = 1 << 17
 _TROUBLE = frozenset(
     {EventKind.REFUSED, EventKind.ABANDONED, EventKind.FAILED, EventKind.LINK_REFUSED, EventKind.SESSION_FAILED}
 )
