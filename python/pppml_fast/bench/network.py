@@ -1,4 +1,4 @@
-"""The encrypted ring against the same ring with plain float32 bytes, over networks: `python -m pppml_fast.bench.network`.
+"""The encrypted ring against one of plain float32 bytes, over networks: `python -m pppml_fast.bench.network`.
 
 Every party is a process with TLS (`network_party`). Two federations of the same parties stand at once and take turns,
 round by round, so that each ratio is of neighbours in time; the first pair of rounds is not counted.
@@ -136,12 +136,12 @@ def params_of(shape: Shape) -> CkksParams:
     return CkksParams.preset(_PRESET, parties=count, clip=1.0, keys="collective", weights="public")
 
 
-def measure(shape: Shape, pairs: int, isolated: bool) -> Result:
-    """``pairs`` pairs of rounds after one that is not counted. Raises ConfigError where a party or the network fails."""
+def measure(shape: Shape, pairs: int) -> Result:
+    """``pairs`` pairs of rounds after one that does not count. Raises ConfigError when a party or the network fails."""
     rounds, kill = pairs + 1, True
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pppml-network-")))
-        lab = stack.enter_context(Lab(shape.parties, shape.mbit, isolated))
+        lab = stack.enter_context(Lab(shape.parties, shape.mbit, shape.isolated))
         federations: list[Federation] = []
         try:
             for encrypted in (False, True):
@@ -164,7 +164,7 @@ def shapes(options: argparse.Namespace, isolated: bool) -> list[Shape]:
         if mbit is not None and not isolated:
             continue
         for count in options.parties:
-            made.append(Shape(_NAMES[:count], mbit, options.weights, options.chunk_blocks, options.threads))
+            made.append(Shape(_NAMES[:count], mbit, options.weights, options.chunk_blocks, options.threads, isolated))
     return made
 
 
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = []
     for shape in shapes(options, isolated):
         print(f"{shape.describe()}: {options.runs} pairs of rounds ...", file=sys.stderr, flush=True)
-        results.append(measure(shape, options.runs, isolated))
+        results.append(measure(shape, options.runs))
     machine = describe_machine()
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,7 @@ from pppml_fast.site.member import Member
 from pppml_fast.site.runtime import Runtime
 from pppml_fast.transport.grpc_links import GrpcLinks
 
-__all__ = ["Spec", "layout_of", "main", "tile_of"]
+__all__ = ["Spec", "expected_mean", "layout_of", "run", "tile_of"]
 
 _TILE = 1 << 17
 _TROUBLE = frozenset(
@@ -49,7 +49,7 @@ _TROUBLE = frozenset(
 
 @dataclass(frozen=True)
 class Spec:
-    """What a party is told. ``encrypted`` False: the same ring with plain float32 bytes; ``pin``: native threads."""
+    """What a party is told. ``encrypted`` False: the same ring with plain float32 bytes; ``threads``: native ones."""
 
     name: str
     folder: str
