@@ -148,12 +148,19 @@ def measure(shape: Shape, pairs: int) -> Result:
                 place = folder / ("encrypted" if encrypted else "plain")
                 place.mkdir()
                 federations.append(Federation(shape, lab, place, encrypted, rounds))
-            found = [(federations[0].round(), federations[1].round()) for _ in range(rounds)]
+            found = [_pair(federations, first) for first in range(rounds)]
             kill = False
         finally:
             for federation in federations:
                 federation.end(kill)
     return Result(shape, params_of(shape), found[1:])
+
+
+def _pair(federations: Sequence[Federation], number: int) -> tuple[Run, Run]:
+    """A round of either, the plain one first in every other pair: whoever is second finds other caches."""
+    order = federations if number % 2 else list(reversed(federations))
+    runs = {run.encrypted: run for run in (federation.round() for federation in order)}
+    return runs[False], runs[True]
 
 
 def shapes(options: argparse.Namespace, isolated: bool) -> list[Shape]:
