@@ -25,6 +25,7 @@ help:
 	@echo "make test    lint, types and all tests (PPPML_DATA=DIR adds the real-data tests)"
 	@echo "make test-versions   the core's tests on CPython 3.10, 3.12 and 3.13, where they are installed"
 	@echo "make bench   encryption beside the peers that are installed: table in runs/bench (SIZE=N weights, THREADS=T)"
+	@echo "make bench-network   the encrypted ring against plain bytes, between processes, over 1 Gbit/s and loopback"
 	@echo "make bench-suite     every primitive, operation and round with pytest-benchmark, into runs/bench/suite.json"
 	@echo "make bench-compare   the gate against regressions: instructions, bytes, ratios within one run"
 	@echo "make bench-baseline  write benchmarks/baseline.json anew"
@@ -97,6 +98,12 @@ $(BENCH_STAMP): $(STAMP)
 # OpenFHE runs beside TenSEAL when .venv-openfhe, $$PPPML_OPENFHE_PYTHON or python3.10 has it.
 bench: $(BENCH_STAMP)
 	$(BIN)/pppml bench --against found --size $(SIZE) --threads $(THREADS) --scaling $(SCALING) --json runs/bench/bench.json --markdown runs/bench/bench.md --plot runs/bench/bench.svg $(BENCH_OPTIONS)
+
+# The ring over networks: shaped links need root, `ip` and `tc`; without them loopback alone. NETWORK_OPTIONS="--weights 2e7".
+NETWORK_OPTIONS ?=
+.PHONY: bench-network
+bench-network: build
+	$(BIN)/python -m pppml_fast.bench.network --json runs/bench/network.json $(NETWORK_OPTIONS)
 
 bench-suite: build
 	@mkdir -p runs/bench

@@ -88,7 +88,7 @@ ALLOWED = {
     "integrations": {"core", "aggregation", "transport", "learning"},
 }
 ALLOWED["experiment"] = set(ALLOWED)
-ALLOWED["bench"] = {"core", "transport"}  # beside experiment
+ALLOWED["bench"] = {"core", "transport", "aggregation", "site"}  # beside experiment
 ALLOWED["cli"] = set(ALLOWED)
 CORE_FOLDERS = ("cipher", "doctor")
 NETWORK_FREE_TRANSPORT = {

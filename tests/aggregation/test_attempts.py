@@ -65,10 +65,20 @@ def test_update_identity(restart: Callable[[], AttemptLedger]) -> None:
     assert identity == restart().update_id([np.concatenate(UPDATE)])
     assert identity == ledger.update_id([np.concatenate(UPDATE).astype(np.float64)])
     assert ledger.update_id([np.zeros(2)]) == ledger.update_id([np.array([0.0, -0.0])])
+    assert ledger.update_id([np.zeros(2)]) == ledger.update_id([np.array([0.0, -1e-60])])
     changed = np.concatenate(UPDATE)
     changed[7] = np.nextafter(changed[7], 2)
     assert identity != ledger.update_id([changed])
     assert identity != AttemptLedger(MemoryStore()).update_id(UPDATE), "the hash must be keyed"
+
+
+def test_update_identity_knows_no_parts(restart: Callable[[], AttemptLedger]) -> None:
+    ledger, values = restart(), np.random.default_rng(1).normal(size=200_000).astype(np.float32)
+    identity = ledger.update_id([values])
+    for cuts in ([1], [65_536], [65_535, 65_537], [5, 5, 131_072, 199_999]):
+        assert ledger.update_id(np.split(values, cuts)) == identity
+    for other in (values[:-1], values[1:], np.append(values, 0), np.roll(values, 65_536)):
+        assert ledger.update_id([other]) != identity
 
 
 def test_released_update_is_spent_for_good(restart: Callable[[], AttemptLedger]) -> None:

@@ -81,8 +81,17 @@ class Member(SiteNode):
 
     # --- what the application computed --------------------------------------------------------------------
 
-    def ready(self, round_: int, salt: int, values: NDArray[np.float32] | list[NDArray[np.float32]]) -> None:
-        """The update of a round. One that is spent already is trained anew, from other draws."""
+    def ready(
+        self,
+        round_: int,
+        salt: int,
+        values: NDArray[np.float32] | list[NDArray[np.float32]],
+        out: NDArray[np.float32] | None = None,
+    ) -> None:
+        """The update of a round. One that is spent already is trained anew, from other draws.
+
+        ``out`` takes the mean, as `PartyMachine.contribute` says: the array of the values may be given.
+        """
         machine, plan = self._machine, self._plan
         if machine is None or plan is None or machine.state is not State.PREPARING or self._contributed:
             return
@@ -90,7 +99,7 @@ class Member(SiteNode):
             return
         weight = self.roster.weights[self.identity.name] if self._params.weights == "public" else 1.0
         try:
-            self._out += machine.contribute(values, weight)
+            self._out += machine.contribute(values, weight, out=out)
             self._contributed = True
         except KeyReuseError as error:
             self._draws.spend(round_, str(error))
