@@ -15,7 +15,7 @@ from pppml_fast.errors import DataError, ProtocolError
 
 __all__ = ["FileStore", "MemoryStore", "Store"]
 
-_MAGIC = b"PPMLJRN2"
+_MAGIC = b"PPMLJRN3"
 _START = len(_MAGIC) + 32 + 4
 """Magic, key, and a CRC-32 over both."""
 _FRAME = 12
