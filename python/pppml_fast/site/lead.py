@@ -94,6 +94,7 @@ class Lead:
     _retry_at: float = 0.0
     _since: dict[str, float] = field(default_factory=dict)
     _silent: dict[int, float] = field(default_factory=dict)
+    _forgiven: bool = False
     _silenced: dict[int, int] = field(default_factory=dict)
     _given_up: set[int] = field(default_factory=set)
     _last: Mapping[int, object] = field(default_factory=dict)
@@ -165,6 +166,11 @@ class Lead:
         if len(live) < self.minimum or len({inside[i].state for i in inside}) > 1:
             return self._renew(view, inside)
         if all(inside[i].phase is Phase.DONE for i in live):
+            if newcomers and not self._forgiven:
+                # Nothing is held up any more by those who were silent: they get their chance of the last model.
+                self._forgiven = True
+                self._silent.clear()
+                return None
             complete = len(inside) == self.members
             return End() if complete or self._waited("linger", view.now) >= self.timing.linger else None
         return self._begin(session, inside[live[0]].state.round, live)
