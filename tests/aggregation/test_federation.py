@@ -283,6 +283,8 @@ def test_too_few_shares_leave_the_update_spent() -> None:
         assert fed.members["north"].state is State.OPENING
         with pytest.raises(ProtocolError, match=r"already released"):
             fed.members["north"].abandon()
+        fed.members["north"].discard()
+        assert fed.members["north"].state is State.DISCARDED
 
 
 def test_the_relay_lost_ends_the_round() -> None:
@@ -299,7 +301,7 @@ def test_initiator_round_with_a_loss_while_streaming_is_over_and_spent(lost: str
         drop_at_second_chunk(fed, lost)
         with pytest.raises(ProtocolError, match=r"did not finish"):
             fed.aggregate(updates, round=0)
-        spent = [name for name in fed.parties if fed.members[name].state is State.FAILED]
+        spent = [name for name in fed.parties if fed.members[name].state is State.DISCARDED]
         assert spent
 
 

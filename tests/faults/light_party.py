@@ -41,9 +41,9 @@ DISK_FULL = 3
 """Exit status of a process that could not write to its disk."""
 _TOLD = frozenset({EventKind.ABANDONED, EventKind.SPENT, EventKind.ROUND_FINISHED, EventKind.SESSION_OPENED,
                    EventKind.SESSION_FAILED, EventKind.ATTEMPT_BEGAN, EventKind.ROLLED_BACK, EventKind.DRIFT,
-                   EventKind.EVIDENCE, EventKind.FAILED, EventKind.CAUGHT_UP, EventKind.STEPPED_BACK,
-                   EventKind.REFUSED, EventKind.LINK_DOWN, EventKind.LINK_UP, EventKind.LINK_REFUSED,
-                   EventKind.STATE})  # fmt: skip
+                   EventKind.EVIDENCE, EventKind.FAILED, EventKind.DISCARDED, EventKind.CAUGHT_UP,
+                   EventKind.STEPPED_BACK, EventKind.REFUSED, EventKind.LINK_DOWN, EventKind.LINK_UP,
+                   EventKind.LINK_REFUSED, EventKind.STATE})  # fmt: skip
 
 
 class Audit:

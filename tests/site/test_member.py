@@ -196,6 +196,7 @@ def test_whatever_fails_no_rule_is_broken_and_in_the_end_all_hold_one_model(tmp_
     assert sim.run(200, sim.finished), f"hung after {chaos.counts}"
     sim.check()
     assert len(models(sim)) == 1
+    assert not sim.kinds(EventKind.FAILED), "nobody lied"
 
 
 # --- nodes that lie ----------------------------------------------------------------------------------------------
@@ -254,6 +255,21 @@ def test_a_coordinator_that_meddles_with_messages_stops_rounds_and_nothing_more(
     assert sim.run(150, sim.finished)
     sim.check()
     assert len(models(sim)) == 1
+
+
+def test_shares_that_do_not_come_end_an_attempt_without_an_accusation(tmp_path: Path) -> None:
+    sim = Simulation(tmp_path, 3, rounds=2)
+
+    def tamper(sender: str, hop: str, data: bytes) -> list[bytes]:
+        return [] if hop == "site1" and parse_header(data)[0].type is MessageType.SHARE else [data]
+
+    sim.tamper = tamper
+    assert sim.run(300, lambda: bool(sim.kinds(EventKind.DISCARDED, "site1")))
+    sim.tamper = None
+    assert sim.run(300, sim.finished)
+    sim.check()
+    assert len(models(sim)) == 1
+    assert not sim.kinds(EventKind.FAILED), "nothing was wrong with any sum"
 
 
 # --- what is agreed on -------------------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ def test_what_is_scraped_after_a_story() -> None:
         ("pppml_rounds_finished_total", ()): 1,
         ("pppml_attempts_total", ()): 2,
         ("pppml_attempts_abandoned_total", ()): 0,
+        ("pppml_attempts_discarded_total", ()): 0,
         ("pppml_drifts_total", ()): 1,
         ("pppml_messages_refused_total", (("peer", "hub"),)): 2,
         ("pppml_messages_refused_total", (("peer", "unknown"),)): 0,

@@ -15,7 +15,16 @@ from pppml_fast.aggregation.session import Gate, Message
 from pppml_fast.errors import ProtocolError
 from pppml_fast.params import CkksParams
 
-__all__ = ["ACTIVE", "SUM_ROUNDS", "AttemptState", "Meter", "Outcome", "PeerAbandonedError", "State"]
+__all__ = [
+    "ACTIVE",
+    "ENDED_WITHOUT_SUM",
+    "SUM_ROUNDS",
+    "AttemptState",
+    "Meter",
+    "Outcome",
+    "PeerAbandonedError",
+    "State",
+]
 
 
 SUM_ROUNDS = 1 << 31
@@ -27,7 +36,10 @@ class PeerAbandonedError(ProtocolError):
 
 
 class State(Enum):
-    """Where a party stands in its current attempt."""
+    """Where a party stands in its current attempt.
+
+    ABANDONED: before its update was spent. DISCARDED: after that, for want of messages. FAILED: a check did not hold.
+    """
 
     IDLE = "idle"
     PREPARING = "preparing"
@@ -36,10 +48,12 @@ class State(Enum):
     OPENING = "opening"
     FINISHED = "finished"
     ABANDONED = "abandoned"
+    DISCARDED = "discarded"
     FAILED = "failed"
 
 
 ACTIVE = frozenset({State.PREPARING, State.STREAMING, State.CLOSING, State.OPENING})
+ENDED_WITHOUT_SUM = frozenset({State.ABANDONED, State.DISCARDED, State.FAILED})
 
 
 @dataclass

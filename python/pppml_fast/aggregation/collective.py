@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation.attempt_state import State
+from pppml_fast.aggregation.attempt_state import ENDED_WITHOUT_SUM, State
 from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.messages import MessageType, parse_frame
@@ -256,7 +256,7 @@ class CollectiveParty(PartyMachine):
 
     def _on_share(self, message: Message) -> list[Outgoing]:
         sender = message.header.sender
-        if self.state in (State.ABANDONED, State.FINISHED, State.FAILED):
+        if self.state is State.FINISHED or self.state in ENDED_WITHOUT_SUM:
             return []
         part = ShareSum.parse(message.body)
         if self._mine is None or part.root != self._mine.root or sender not in self._mine.members:
@@ -413,7 +413,7 @@ class CollectiveParty(PartyMachine):
         return []
 
     def _ignore_or_refuse(self, message: Message) -> list[Outgoing]:
-        if self.state in (State.ABANDONED, State.FAILED):
+        if self.state in ENDED_WITHOUT_SUM:
             return []
         raise ProtocolError(f"{message.header.type.name} arrived while {self._now.id} is {self.state.value}")
 

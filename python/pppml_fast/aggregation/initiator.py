@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation.attempt_state import PeerAbandonedError, State
+from pppml_fast.aggregation.attempt_state import ENDED_WITHOUT_SUM, PeerAbandonedError, State
 from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.messages import MessageType
@@ -283,14 +283,14 @@ class InitiatorParty(PartyMachine):
         return self._stop(reason, error)
 
     def _on_abandon(self, message: Message) -> list[Outgoing]:
-        if self.state in (State.FINISHED, State.FAILED, State.ABANDONED):
+        if self.state is State.FINISHED or self.state in ENDED_WITHOUT_SUM:
             return []
         name = self.session.roster.everyone[message.header.sender].name
         error = PeerAbandonedError(f"party {name!r} gave up {self._now.id}")
         return self._give_up(AbandonReason.PEER_ABANDONED, error)
 
     def _stop(self, reason: AbandonReason, error: PppmlError) -> list[Outgoing]:
-        self._fail(error)
+        self._end(State.FAILED if isinstance(error, OpeningError) else State.DISCARDED, error)
         return self._broadcast(MessageType.ABANDON, Abandon(reason).encode())
 
     def _wipe(self) -> None:

@@ -229,7 +229,8 @@ class PartyMachine(ModelHashes, ABC):
     def discard(self) -> None:
         """Stop waiting for shares after this party's own was released; the update stays spent."""
         if self.state is State.OPENING:
-            self._fail(self.failure or ProtocolError(f"{self._now.id} was discarded; its update is spent"))
+            error = ProtocolError(f"{self._now.id} was discarded; its update is spent")
+            self._end(State.DISCARDED, self.failure or error)
 
     def announce_model(self, hash_: bytes) -> list[Outgoing]:
         """Compare the hash of the new model (32 bytes) with the others'; drift stops the next round."""
@@ -413,7 +414,11 @@ class PartyMachine(ModelHashes, ABC):
             self._store = None
 
     def _fail(self, error: PppmlError) -> list[Outgoing]:
-        self.state = State.FAILED
+        return self._end(State.FAILED, error)
+
+    def _end(self, state: State, error: PppmlError) -> list[Outgoing]:
+        """The attempt is over without a sum."""
+        self.state = state
         self.failure = error
         self._wipe()
         return []

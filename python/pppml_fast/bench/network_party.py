@@ -43,7 +43,14 @@ __all__ = ["Spec", "expected_mean", "layout_of", "run", "tile_of"]
 
 _TILE = 1 << 17
 _TROUBLE = frozenset(
-    {EventKind.REFUSED, EventKind.ABANDONED, EventKind.FAILED, EventKind.LINK_REFUSED, EventKind.SESSION_FAILED}
+    {
+        EventKind.REFUSED,
+        EventKind.ABANDONED,
+        EventKind.DISCARDED,
+        EventKind.FAILED,
+        EventKind.LINK_REFUSED,
+        EventKind.SESSION_FAILED,
+    }
 )
 
 

@@ -24,6 +24,7 @@ _STYLES = {
     "opening": "bold magenta",
     "finished": "green",
     "abandoned": "yellow",
+    "discarded": "yellow",
     "failed": "bold red",
     "stopped": "dim",
 }

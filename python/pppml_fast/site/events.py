@@ -36,7 +36,8 @@ class EventKind(str, Enum):
     PROGRESS = "progress"  # chunks: added to and sent on; back: of the whole sum; bytes: by peer, since the start
     REFUSED = "refused"  # a message of peer; reason: never told to the peer
     REFUSED_BY = "refused_by"
-    ABANDONED = "abandoned"
+    ABANDONED = "abandoned"  # an attempt before this site's share was released
+    DISCARDED = "discarded"  # an attempt after that: the shares that it waited for did not come
     SPENT = "spent"  # this site's update may never be encrypted again
     RELAYED = "relayed"  # a coordinator: the sum over members went to all of them; root: its hash, which they sign
     ROUND_FINISHED = "round_finished"  # root, transcript, model: 32 bytes in hex; costs: a `Meter` as a mapping
@@ -45,7 +46,7 @@ class EventKind(str, Enum):
     ROLLED_BACK = "rolled_back"  # this site's disk is older than what a peer has seen of it
     DRIFT = "drift"  # a peer has another model of the same round
     EVIDENCE = "evidence"  # digests of two statements that one party signed
-    FAILED = "failed"  # an attempt at its opening; without session, round and attempt: the site itself
+    FAILED = "failed"  # the checks of an attempt at its opening; without session, round and attempt: the site itself
     SUPPRESSED = "suppressed"  # logs alone: lines left out, with peer and reason where one refusal repeated itself
 
 
@@ -76,6 +77,7 @@ FIELDS: Mapping[EventKind, Fields] = {
     EventKind.REFUSED: _fields("peer reason", _ATTEMPT),
     EventKind.REFUSED_BY: _fields("peer", f"{_ATTEMPT} reason"),
     EventKind.ABANDONED: _fields(f"{_ATTEMPT} reason", "live root costs"),
+    EventKind.DISCARDED: _fields(f"{_ATTEMPT} reason", "live root costs"),
     EventKind.SPENT: _fields("round reason"),
     EventKind.RELAYED: _fields(f"{_ATTEMPT} members root"),
     EventKind.ROUND_FINISHED: _fields(f"{_ATTEMPT} members root transcript model costs"),

@@ -255,6 +255,7 @@ _CHANGES: Mapping[EventKind, Callable[[SiteView, Event], SiteView]] = {
     EventKind.STATE: _state,
     EventKind.PROGRESS: _progress,
     EventKind.ABANDONED: _ended(State.ABANDONED),
+    EventKind.DISCARDED: _ended(State.DISCARDED),
     EventKind.FAILED: _ended(State.FAILED),
     EventKind.ROUND_FINISHED: _finished,
     EventKind.CAUGHT_UP: _adopted,

@@ -25,6 +25,7 @@ LEVELS: Mapping[EventKind, int] = {
     EventKind.REFUSED: logging.WARNING,
     EventKind.REFUSED_BY: logging.WARNING,
     EventKind.ABANDONED: logging.WARNING,
+    EventKind.DISCARDED: logging.WARNING,
     EventKind.SPENT: logging.WARNING,
     EventKind.STEPPED_BACK: logging.WARNING,
     EventKind.SUPPRESSED: logging.WARNING,

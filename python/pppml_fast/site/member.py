@@ -39,6 +39,11 @@ from pppml_fast.transport.base import Outgoing
 __all__ = ["Member"]
 
 _SUMMING = frozenset({State.STREAMING, State.CLOSING})
+_ENDS = {
+    State.ABANDONED: EventKind.ABANDONED,
+    State.DISCARDED: EventKind.DISCARDED,
+    State.FAILED: EventKind.FAILED,
+}
 
 
 class Member(SiteNode):
@@ -372,9 +377,9 @@ class Member(SiteNode):
         self.events.emit(EventKind.STATE, **about, state=machine.state.value)
         if machine.state is State.FINISHED:
             self._commit(machine, plan)
-        elif machine.state in (State.ABANDONED, State.FAILED):
-            kind = EventKind.FAILED if machine.state is State.FAILED else EventKind.ABANDONED
-            self.events.emit(kind, **about, reason=str(machine.failure), costs=dict(vars(machine.meter)))
+        elif machine.state in _ENDS:
+            kind, costs = _ENDS[machine.state], dict(vars(machine.meter))
+            self.events.emit(kind, **about, reason=str(machine.failure), costs=costs)
             if machine.update_spent:
                 self._draws.spend(plan.round, str(machine.failure))
 

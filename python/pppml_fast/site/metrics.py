@@ -28,6 +28,7 @@ _COUNTED = {
     EventKind.ROUND_FINISHED: ("pppml_rounds_finished", "Rounds whose sum was opened and applied here."),
     EventKind.ATTEMPT_BEGAN: ("pppml_attempts", "Attempts begun."),
     EventKind.ABANDONED: ("pppml_attempts_abandoned", "Attempts abandoned before the share was released."),
+    EventKind.DISCARDED: ("pppml_attempts_discarded", "Attempts given up while waiting for others' shares."),
     EventKind.SESSION_OPENED: ("pppml_sessions_opened", "Sessions opened."),
     EventKind.SESSION_FAILED: ("pppml_sessions_failed", "Sessions that did not open."),
     EventKind.SPENT: ("pppml_updates_spent", "Own updates discarded because their share had been released."),
@@ -123,6 +124,10 @@ class Metrics(Collector):
 
     def _hear_abandoned(self, event: Event) -> None:
         self._state = State.ABANDONED.value
+        self._spend(event.fields.get("costs", {}))
+
+    def _hear_discarded(self, event: Event) -> None:
+        self._state = State.DISCARDED.value
         self._spend(event.fields.get("costs", {}))
 
     def _hear_failed(self, event: Event) -> None:

@@ -32,6 +32,7 @@ LONGEST_LINE = 1 << 20
 OUTCOMES = {
     EventKind.ROUND_FINISHED: "finished",
     EventKind.ABANDONED: "abandoned",
+    EventKind.DISCARDED: "discarded",
     EventKind.FAILED: "failed",
     EventKind.RELAYED: "relayed",
 }
