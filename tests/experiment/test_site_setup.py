@@ -69,6 +69,7 @@ def test_a_plan_tells_all_and_writes_nothing(made: Path) -> None:
     assert lines["federation"].endswith("signed by all 3")
     assert lines["cases"].startswith("2 for training") and "weight 0.333" in lines["cases"]
     assert lines["aggregation"] == "collective, ring, 3 parties"
+    assert "encrypted sums" not in lines, "a site has no plain sums to compare with"
     for name in ("parameters", "precision", "ciphertexts", "bytes", "journal", "spool", "log", "models", "keys"):
         assert lines[name], name
     assert set(lines) >= {"peer east", "peer south"} and "peer north" not in lines

@@ -67,7 +67,9 @@ def test_weights_by_cases_and_by_name(table: dict[str, Any]) -> None:
 
 
 def test_the_plan_says_what_the_run_will_do(study: Study) -> None:
-    lines = dict(plan_lines(study))
+    found = plan_lines(study)
+    lines = dict(found)
+    assert len(lines) == len(found), "nothing is said twice"
     text = " ".join(lines.values())
     assert "2 training cases (8 slices), 1 test cases (4 slices)" in lines["party north"]
     assert study.params.name in lines["parameters"] and study.params.level in lines["parameters"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pppml_fast.experiment.data import describe_data
 from pppml_fast.experiment.privacy import planned_lines
 from pppml_fast.experiment.study import Study
@@ -34,11 +36,11 @@ def plan_lines(study: Study) -> list[tuple[str, str]]:
         ("personalisation", f"k in {list(config.personal_steps)}, reported at k = {config.reported_steps}"),
         ("seeds", ", ".join(map(str, config.seeds))),
     ]
-    lines += aggregation_lines(study)
     federated = [track for track in tracks_of(config.board) if algorithm_of(config, track).federated]
-    sums = len(federated) * config.rounds * len(config.seeds)
-    lines.append(("encrypted sums", f"{sums} ({', '.join(federated) or 'none'}), each compared with its plain sum"))
-    return [*lines, ("parameters, in full", params.describe())]
+    sums = {track: config.rounds * len(config.seeds) for track in federated}
+    lines += aggregation_lines(study, sums)
+    compared = f"{sum(sums.values())} ({', '.join(sums) or 'none'}), each compared with its plain sum"
+    return [*lines, ("encrypted sums", compared), ("parameters, in full", params.describe())]
 
 
 def _step_sizes(study: Study, method: str) -> str:
@@ -49,17 +51,16 @@ def _step_sizes(study: Study, method: str) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in sizes.items())
 
 
-def aggregation_lines(study: Study) -> list[tuple[str, str]]:
-    """Protocol, parameters, level, precision, ciphertexts and bytes."""
+def aggregation_lines(study: Study, sums: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Protocol, parameters, level, precision, ciphertexts, bytes and privacy of ``sums`` per training."""
     config, params = study.config, study.params
-    federated = [track for track in tracks_of(config.board) if algorithm_of(config, track).federated]
-    sums = len(federated) * config.rounds * len(config.seeds)
     if config.aggregation.protocol == "plain":
         bytes_each, blocks, kind = 4.0 * study.layout.size, 0, "no encryption"
     else:
         blocks = params.block_count(study.layout.size)
         bytes_each = params.bytes_per_weight * study.layout.size
         kind = f"level {params.level}"
+    in_all = bytes_each * sum(sums.values())
     return [
         (
             "aggregation",
@@ -73,8 +74,7 @@ def aggregation_lines(study: Study) -> list[tuple[str, str]]:
         ),
         (
             "bytes",
-            f"{bytes_each / 1e6:.2f} MB per party and round, {bytes_each * sums / 1e6:.1f} MB per party in all",
+            f"{bytes_each / 1e6:.2f} MB per party and round, {in_all / 1e6:.1f} MB per party in all",
         ),
-        ("encrypted sums", f"{sums} ({', '.join(federated) or 'none'}), each compared with its plain sum"),
-        *planned_lines(study.privacy, {track: config.rounds * len(config.seeds) for track in federated}),
+        *planned_lines(study.privacy, sums),
     ]

@@ -93,7 +93,7 @@ def site_lines(site: Site) -> Lines:
         ),
         ("network", f"{study.spec.target}, {study.weight_count:,} weights, {study.layout.size:,} travel"),
         ("training", f"{config.track}, seed {config.seed}, {experiment.rounds} rounds, {experiment.threads} threads"),
-        *aggregation_lines(study),
+        *aggregation_lines(study, {config.track: experiment.rounds}),
         *_fewest(site),
         ("parameters, in full", study.params.describe()),
         *_network(node, site.federation, site.policy),
