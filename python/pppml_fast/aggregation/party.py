@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -221,6 +221,20 @@ class PartyMachine(Intake):
         """Stop waiting for shares after this party's own was released; the update stays spent."""
         if self.state is State.OPENING:
             self._fail(self.failure or ProtocolError(f"{self._now.id} was discarded; its update is spent"))
+
+    @property
+    def awaited(self) -> AttemptId | None:
+        """The attempt whose sum this party may still open; None where it has it, gave it up, or began none."""
+        return self._now.id if self.state in ACTIVE else None
+
+    def settle(self, awaited: Collection[AttemptId]) -> None:
+        """Forget for good the messages that released this party's shares in the session, but for ``awaited`` attempts.
+
+        Only where each member of the other attempts' sums has them, or gave up: see each one's `awaited`.
+        """
+        for attempt in self._ledger.unsettled():
+            if attempt.session == self.session.id and attempt not in {*awaited, self.awaited}:
+                self._ledger.settle_attempt(attempt)
 
     def announce_model(self, hash_: bytes) -> list[Outgoing]:
         """Compare the hash of the new model (32 bytes) with the others'; drift stops the next round."""
