@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -24,11 +25,12 @@ from pppml_fast.aggregation import (
     MemoryStore,
     PartyMachine,
     State,
+    attempts,
     journal,
 )
 from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.session import Gate
-from pppml_fast.transport import Outgoing
+from pppml_fast.transport import Delivery, Outgoing
 
 FIRST, SECOND = AttemptId(b"s" * 32, 3, 0), AttemptId(b"s" * 32, 3, 1)
 OTHER_SESSION = AttemptId(b"t" * 32, 0, 0)
@@ -508,7 +510,7 @@ def test_the_journal_is_written_before_the_statement_leaves(monkeypatch: pytest.
         fed.aggregate(vectors(), round=0)
     for name in NAMES[:3]:
         own = [event.removeprefix(f"{name} ") for event in events if event.startswith(name)]
-        assert list(dict.fromkeys(own)) == ["writes 1", "signs", "writes 6", "writes 2", "releases"]
+        assert list(dict.fromkeys(own)) == ["writes 1", "signs", "writes 6", "writes 2", "releases", "writes 5"]
 
 
 # --- what a restart must still know ------------------------------------------------------------------------------
@@ -538,6 +540,107 @@ def test_a_sum_that_is_open_may_still_be_needed_by_others_after_a_restart() -> N
         assert kept.pending() == ()
         assert kept.knows(attempt)
         assert kept.is_released(attempt)
+
+
+def test_compaction_keeps_the_messages_of_an_open_sum_until_they_are_settled() -> None:
+    store = MemoryStore()
+    ledger, attempt = _released(store)
+    ledger.finish(attempt)
+    ledger.compact()
+    again = AttemptLedger(store)
+    assert again.unsettled() == {attempt: [(1, b"to east"), (2, b"to south")]}
+    again.settle_attempt(AttemptId(bytes([3]) * 32, 3, 1))
+    assert set(again.unsettled()) == {attempt}, "of another attempt of that round"
+    again.settle_attempt(attempt)
+    again.compact()
+    again = AttemptLedger(store)
+    assert not again.unsettled() and again.knows(attempt)
+    assert again.is_spent(again.update_id([np.full(8, 3, np.float32)]))
+
+
+def test_a_journal_is_rewritten_without_what_was_settled_unless_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "_SETTLED_LIMIT", 10)
+    store = FileStore(tmp_path / "journal")
+    ledger, attempt = _released(store)
+    monkeypatch.setattr(store, "_write_aside", _no_room)
+    ledger.settle(attempt.round + 1)
+    assert len(store.records()) == 4, "prepared, witnessed, released, settled"
+    monkeypatch.undo()
+    monkeypatch.setattr(attempts, "_SETTLED_LIMIT", 10)
+    store.close()
+    store = FileStore(tmp_path / "journal")
+    ledger = AttemptLedger(store)
+    assert not ledger.unsettled()
+    update = ledger.update_id([np.zeros(8, np.float32)])
+    later = AttemptId(bytes(32), 4, 0)
+    ledger.begin(later, update)
+    ledger.prepare(later, update, [(1, b"to east again")])
+    ledger.release(later)
+    ledger.settle(5)
+    assert len(store.records()) == 4, "two spent updates, two witnessed signatures"
+    store.close()
+    again = AttemptLedger(FileStore(tmp_path / "journal"))
+    assert again.is_released(attempt) and again.is_released(later) and again.is_spent(update)
+    assert again.witnessed == {"east": (attempt,), "south": (attempt,)}
+
+
+def _no_room(key: bytes, records: list[bytes]) -> None:
+    raise OSError(errno.ENOSPC, "no space left on device")
+
+
+@pytest.mark.parametrize("topology", ["ring", "star"])
+def test_the_journals_of_a_federation_do_not_grow_with_its_rounds(
+    topology: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds, share = 12, 4000
+    monkeypatch.setattr(attempts, "_SETTLED_LIMIT", 3 * share)
+    stores = {name: MemoryStore() for name in NAMES[:3]}
+    updates = vectors()
+    largest = 0  # bytes of a journal after a sum
+    with federation(topology=topology, stores=stores) as fed:
+        for number in range(2 * rounds):
+            if number % 2:
+                fed.sum({name: [number / 32, 0.5] for name in NAMES[:3]})
+            else:
+                fed.aggregate({name: np.roll(vector, number) for name, vector in updates.items()}, round=number)
+            assert not any(machine._ledger.unsettled() for machine in fed.members.values())
+            largest = max(largest, *(sum(map(len, store.records())) for store in stores.values()))
+    # Each sum writes two messages of more than `share` bytes; every second one is beyond the limit.
+    assert 2 * share < largest < 4 * share < rounds * 4 * share
+    for name, store in stores.items():
+        ledger = AttemptLedger(store)
+        assert not ledger.unsettled()
+        assert all(
+            ledger.is_spent(ledger.update_id([np.roll(updates[name], number)])) for number in range(0, 2 * rounds, 2)
+        )
+
+
+def test_a_federation_keeps_shares_as_long_as_a_member_waits_for_them() -> None:
+    held: list[Delivery] = []
+
+    def withhold(delivery: Delivery) -> list[bytes]:
+        to_south = kind_of(delivery.data) is MessageType.SHARE and delivery.hop == "south"
+        held.extend([delivery] if to_south else [])
+        return [] if to_south else [delivery.data]
+
+    with federation() as fed:
+        fed.network.tamper = withhold
+        with pytest.raises(ProtocolError, match="did not finish"):
+            fed.aggregate(vectors(), round=0)
+        assert [fed.members[name].state for name in NAMES[:3]] == [State.FINISHED, State.FINISHED, State.OPENING]
+        waited_for = fed.members["south"].awaited
+        assert waited_for is not None
+        kept = {name: fed.members[name]._ledger.unsettled() for name in NAMES[:3]}
+        assert all(set(found) == {waited_for} for found in kept.values())
+        again = [
+            data for name in ("north", "east") for index, data in kept[name][waited_for] if NAMES[index] == "south"
+        ]
+        assert again == [delivery.data for delivery in held]
+        fed.network.tamper = None
+        fed.aggregate(vectors(seed=1), round=1)
+        assert not any(machine._ledger.unsettled() for machine in fed.members.values()), "south gave the first one up"
 
 
 @pytest.mark.parametrize("compacted", [False, True])

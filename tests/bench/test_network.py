@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from pppml_fast.aggregation.roster import Member, Roster, SessionOptions
+from pppml_fast.aggregation.standing import StateId
 from pppml_fast.bench import network
-from pppml_fast.bench.network_party import tile_of
+from pppml_fast.bench.network_party import Spec, _Vector, expected_mean, tile_of
 from pppml_fast.bench.network_report import Result, Run, Shape, verdicts
-from pppml_fast.bench.network_split import STEPS
+from pppml_fast.bench.network_split import STEPS, Split
+from pppml_fast.errors import DataError
 
 WEIGHTS = 200_000
 
@@ -74,6 +77,56 @@ def test_a_wrong_mean_is_no_result() -> None:
 
 def test_every_round_has_its_own_update() -> None:
     assert (tile_of("a", 0, 100) != tile_of("a", 1, 100)).any() and (tile_of("a", 0, 100) != tile_of("b", 0, 100)).any()
+
+
+class _NothingTimed(Split):
+    """Wraps no step of this process."""
+
+    def __init__(self) -> None:
+        pass
+
+    def read(self) -> dict[str, float]:
+        return {}
+
+
+def _vector(path: Path, rounds: int) -> _Vector:
+    """A party's application after some rounds."""
+    members = (Member("a", "00" * 32, 0.5), Member("b", "01" * 32, 0.5))
+    params = network.params_of(Shape(("a", "b"), None, 100, 1, 1))
+    roster = Roster(members, params.to_dict(), params.to_dict(), "00" * 32, SessionOptions())
+    spec = Spec("a", str(path), "", {}, 100, 9, False, "lo", 1)
+    made = _Vector(spec, roster, _NothingTimed())
+    for round_ in range(rounds):
+        made._began = made._figures()
+        made.commit(round_, expected_mean(roster, round_, 100, encrypted=False))
+    return made
+
+
+def test_a_party_that_fell_behind_takes_the_others_state(tmp_path: Path) -> None:
+    ahead, behind = _vector(tmp_path, 2), _vector(tmp_path, 0)
+    newest, before = ahead.states
+    assert (newest.round, before.round) == (2, 1)
+    for state in ahead.states:
+        assert ahead.export(state) == state.hash
+    with pytest.raises(DataError, match="round 2 with hash"):
+        behind.export(newest)
+    with pytest.raises(DataError, match="not the one agreed on"):
+        behind.adopt(newest, before.hash)
+    assert [state.round for state in behind.states] == [0]
+    behind.adopt(newest, ahead.export(newest))
+    assert behind.states == (newest,)
+
+
+def test_a_party_that_is_ahead_steps_back(tmp_path: Path) -> None:
+    ahead = _vector(tmp_path, 2)
+    newest, before = ahead.states
+    with pytest.raises(DataError, match="nothing was changed"):
+        ahead.step_back(StateId(1, bytes(32)))
+    assert ahead.states == (newest, before)
+    ahead.step_back(before)
+    assert ahead.states == (before,)
+    ahead.step_back(before)
+    assert ahead.states == (before,)
 
 
 def _result(shape: Shape, plain: float, encrypted: float) -> Result:

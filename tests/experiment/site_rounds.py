@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation import Policy, open_federation
+from pppml_fast.aggregation import Federation, Policy, open_federation
+from pppml_fast.aggregation.attempt_state import Outcome
 from pppml_fast.experiment.checkpoint import StateFolder
 from pppml_fast.experiment.site_training import SiteTraining
 from pppml_fast.experiment.study import Study, site_study
 
 Update = list[NDArray[np.float32]]
+Result = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+"""What a site hands in, and where the mean may go."""
 
 
 class DrivenSite:
@@ -51,19 +54,23 @@ class DrivenSite:
         return self.result(round, salt)
 
     def result(self, round: int, salt: int = 0) -> Update:
-        """The result that comes next, which must be of this round."""
+        """The update that comes next, which must be of this round."""
+        return [self.handed_in(round, salt)[0]]
+
+    def handed_in(self, round: int, salt: int = 0) -> Result:
+        """The update that comes next and where its mean may go."""
         got = self.results.get(timeout=60)
         if isinstance(got, Exception):
             raise got
         assert got[:2] == (round, salt)
-        values: Update = got[2]
-        return values
+        values, out = got[2:]
+        return values, out
 
 
-def mean_of(study: Study, updates: Mapping[str, Update], round: int) -> NDArray[np.float32]:
-    """The encrypted mean of a round, from a session of its own."""
+def federation_of(study: Study) -> Federation:
+    """A session of the study's sites."""
     section = study.config.aggregation
-    with open_federation(
+    return open_federation(
         list(study.weights),
         params=study.params,
         layout=study.layout,
@@ -71,5 +78,27 @@ def mean_of(study: Study, updates: Mapping[str, Update], round: int) -> NDArray[
         protocol=section.protocol,
         topology=section.topology,
         policy=Policy(),
-    ) as federation:
+    )
+
+
+def outcomes_of(study: Study, results: Mapping[str, Result], round: int) -> dict[str, Outcome]:
+    """What a round's sum is at each site, opened where the site says."""
+    found = {}
+    with federation_of(study) as federation:
+        for name, machine in federation.members.items():
+            federation.network.post(name, machine.begin(round, 0, list(results), study.params))
+        federation.network.run()
+        for name, (values, out) in results.items():
+            machine = federation.members[name]
+            federation.network.post(name, machine.contribute(values, study.weights[name], out=out))
+        federation.network.run()
+        for name, machine in federation.members.items():
+            assert machine.outcome is not None
+            found[name] = machine.outcome
+    return found
+
+
+def mean_of(study: Study, updates: Mapping[str, Update], round: int) -> NDArray[np.float32]:
+    """The encrypted mean of a round, from a session of its own."""
+    with federation_of(study) as federation:
         return federation.aggregate(dict(updates), round=round).vector

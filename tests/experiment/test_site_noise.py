@@ -147,13 +147,16 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, dict[str, list[N
     def spy_noised(self: SiteNoise, state: StateId, salt: int, update: Any) -> Any:
         made = noised(self, state, salt, update)
         with lock:
-            entry = found.setdefault(state.round, {"sent": [], "means": []})
+            entry = found.setdefault(state.round, {"sent": [], "means": [], "arrays": []})
+            entry["arrays"].append(made.values)
             entry["sent"].append(np.rint(made.values / self.plan.params.step).astype(np.int64))
         return made
 
     def spy_commit(self: SiteTraining, round: int, mean: NDArray[np.float32]) -> StateId:
         with lock:
             found[round]["means"].append(mean.copy())
+            over = [array for array in found[round]["arrays"] if np.shares_memory(array, mean)]
+            assert len(over) == 1, "the mean of a site is written over what it handed in"
         return commit(self, round, mean)
 
     monkeypatch.setattr(SiteNoise, "noised", spy_noised)

@@ -143,7 +143,7 @@ def test_sites_from_files_leave_the_files_of_the_run_in_one_process(base: Path) 
             site.config.folder.run, site.config.experiment, data_fingerprint(site.study.parties)
         )
 
-        def ready(_: int, __: int, values: Any, name: str = name) -> None:
+        def ready(_: int, __: int, values: Any, ___: Any, name: str = name) -> None:
             results.put((name, values))
 
         trainings[name] = application_of(site, runs[name], ready, results.put)

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
-from site_rounds import DrivenSite, mean_of
+from site_rounds import DrivenSite, mean_of, outcomes_of
 
 from pppml_fast.errors import ConfigError, DataError, InputError
 from pppml_fast.experiment import build_config
 from pppml_fast.experiment.checkpoint import StateFolder
+from pppml_fast.experiment.participant import Trained
 from pppml_fast.experiment.progress import Progress
 from pppml_fast.experiment.site_training import SiteTraining, state_id
 from pppml_fast.experiment.state import model_sha256
 from pppml_fast.experiment.study import Study, prepare, site_study
 from pppml_fast.experiment.training import TrackResult, train_track
-from pppml_fast.learning import ServerState
+from pppml_fast.learning import PartyMemory, ServerState
 from pppml_fast.site.application import Application, StateId
 
 TRACK = "per_fedavg_fo"
@@ -81,6 +82,42 @@ def test_sites_end_in_the_bits_of_the_run_in_one_process(
             record["loss"] for record in site.training.records
         ]
     assert len({digest(site.training.personal) for site in sites}) == 3
+
+
+def test_means_written_over_the_updates_give_the_same_models(
+    study: Study, whole: TrackResult, sites: list[DrivenSite]
+) -> None:
+    for number in range(3):
+        results = {}
+        for site in sites:
+            site.training.train(number, 0)
+            results[site.name] = site.handed_in(number)
+        for name, outcome in outcomes_of(study, results, number).items():
+            values, out = results[name]
+            assert out is values and outcome.mean is values, "the mean has an array of its own"
+            assert outcome.integers is None
+            site = next(site for site in sites if site.name == name)
+            site.training.commit(number, outcome.mean)
+    assert whole.shared is not None
+    assert {site.training.states[0] for site in sites} == {state_id(whole.shared)}
+    assert all(digest(site.training.personal) == digest(whole.models[site.name]) for site in sites)
+
+
+def test_an_update_outlives_a_sum_under_a_protocol_that_spends_nothing(study: Study, tmp_path: Path) -> None:
+    section = study.config.aggregation.model_copy(update={"protocol": "plain"})
+    plain = prepare(study.config.model_copy(update={"aggregation": section}))
+    site = DrivenSite(plain, 0, tmp_path, TRACK)
+    site.training.train(0, 0)
+    _, out = site.handed_in(0)
+    assert out is None
+    site.training.close()
+
+
+def test_joining_an_update_empties_the_list_it_came_in() -> None:
+    parts = [np.arange(3, dtype=np.float32), np.zeros(0, np.float32), np.full(2, 7, np.float32)]
+    trained = Trained(parts, PartyMemory(), 0.0)
+    assert trained.joined().tolist() == [0, 1, 2, 7, 7]
+    assert parts == [] and trained.joined().size == 0
 
 
 def test_salt_0_gives_the_same_update_again_and_others_do_not(study: Study, sites: list[DrivenSite]) -> None:

@@ -1,6 +1,7 @@
-"""One member of a ring whose links are torch.distributed's: `torchrun --nproc-per-node 3 torch_member.py FOLDER`.
+"""One member of a ring whose links are torch.distributed's.
 
-A light federation without a network: checks each of its sums, prints what it summed.
+`torchrun --standalone --nproc-per-node 3 torch_member.py FOLDER WEIGHTS ROUNDS`, with an empty FOLDER: a light
+federation without a network. It checks the model that all its sums give, and prints how many rounds those were.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def main() -> None:
     roster, terms = agree(identity, names, params, layout)
     heard: list[Event] = []
     application = LightApplication(name, folder / name, size, rounds, sync=False)
+    if application.states[0].round:
+        raise SystemExit(f"{folder / name} holds the model of another run; give an empty folder")
     events = Events(time.time, [heard.append], strict=True)
     ledger = AttemptLedger(MemoryStore())
     # A rank never comes back by itself: there is nobody to linger for.

@@ -9,6 +9,7 @@ signature that follows may be all they lack. All of it survives a restart.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ __all__ = ["AttemptId", "AttemptLedger", "Outgoing"]
 _FRAME_LIMIT = 1 << 24
 _TAGGED_AT_ONCE = 1 << 16
 _NAME_LIMIT = 1 << 12
+_SETTLED_LIMIT = 1 << 20
+"""Bytes of settled messages in the store, from which on it is rewritten without them."""
 Outgoing = tuple[int, bytes]
 """A stored message: the roster index of its receiver and its bytes."""
 
@@ -97,7 +100,8 @@ class AttemptLedger:
         self._abandoned: set[AttemptId] = set()
         self._spent: dict[bytes, AttemptId] = {}
         self._active: dict[bytes, AttemptId] = {}
-        self._kept: dict[AttemptId, list[Outgoing]] = {}
+        self._kept: dict[AttemptId, _Prepared] = {}
+        self._settled_bytes = 0
         self._witnessed: dict[str, tuple[AttemptId, ...]] = {}
         self._redrawn = -1
         for record in store.records():
@@ -178,7 +182,7 @@ class AttemptLedger:
                 self.witness(attempt, signers)
             self._store.append(_record(_Kind.RELEASED, attempt).finish())
             self._mark_spent(attempt, prepared.update)
-            self._kept[attempt] = prepared.frames
+            self._kept[attempt] = prepared
         return list(prepared.frames)
 
     def spend(self, attempt: AttemptId, update: bytes) -> None:
@@ -220,14 +224,23 @@ class AttemptLedger:
 
     def unsettled(self) -> dict[AttemptId, list[Outgoing]]:
         """The stored messages of all attempts whose share was released, for sending again, until they are settled."""
-        return {attempt: list(frames) for attempt, frames in self._kept.items()}
+        return {attempt: list(prepared.frames) for attempt, prepared in self._kept.items()}
 
     def settle(self, round: int) -> None:
         """Forget for good the stored messages of rounds before ``round``: every member has their sums or gave up."""
         for attempt in [attempt for attempt in self._kept if attempt.round < round]:
-            self._store.append(_record(_Kind.SETTLED, attempt).finish())
-            self._prepared.pop(attempt, None)
-            self._kept.pop(attempt, None)
+            self.settle_attempt(attempt)
+
+    def settle_attempt(self, attempt: AttemptId) -> None:
+        """The same for one attempt. Now and then the store is rewritten without what was settled."""
+        if attempt not in self._kept:
+            return
+        self._store.append(_record(_Kind.SETTLED, attempt).finish())
+        self._mark_settled(attempt)
+        if self._settled_bytes >= _SETTLED_LIMIT:
+            # Where there is no room to write it aside, the store stays as it is.
+            with contextlib.suppress(OSError):
+                self.compact()
 
     def witness(self, attempt: AttemptId, names: Sequence[str]) -> None:
         """Record that these members signed the sum of an attempt: seen here, or heard of from another member."""
@@ -262,10 +275,11 @@ class AttemptLedger:
         return round <= self._redrawn
 
     def compact(self) -> None:
-        """Rewrite the store with what still matters: pending messages, spent updates, abandoned attempts, witnesses."""
+        """Rewrite the store with what still matters: messages that are not settled, spent updates, abandoned attempts,
+        witnesses. Raises what the store does; OSError leaves it as it was, or unusable."""
         records = [_record(_Kind.ABANDONED, attempt).finish() for attempt in self._abandoned]
         records += [_record(_Kind.SPENT, attempt).raw(update).finish() for update, attempt in self._spent.items()]
-        for attempt, prepared in self._prepared.items():
+        for attempt, prepared in {**self._kept, **self._prepared}.items():
             records.append(prepared.encode(attempt))
             if attempt in self._released:
                 records.append(_record(_Kind.RELEASED, attempt).finish())
@@ -273,12 +287,18 @@ class AttemptLedger:
         if self._redrawn >= 0:
             records.append(Writer().u8(_Kind.REDRAW).u32(self._redrawn).finish())
         self._store.replace(records)
+        self._settled_bytes = 0
 
     def _mark_spent(self, attempt: AttemptId, update: bytes) -> None:
         if attempt not in self._abandoned:
             self._released.add(attempt)
         self._spent[update] = attempt
         self._active.pop(update, None)
+
+    def _mark_settled(self, attempt: AttemptId) -> None:
+        self._prepared.pop(attempt, None)
+        settled = self._kept.pop(attempt, None)
+        self._settled_bytes += 0 if settled is None else sum(len(data) for _, data in settled.frames)
 
     def _mark_abandoned(self, attempt: AttemptId) -> None:
         self._abandoned.add(attempt)
@@ -309,14 +329,13 @@ class AttemptLedger:
             if attempt not in self._prepared:
                 raise DataError(f"the journal releases {attempt} without ever preparing it")
             self._mark_spent(attempt, self._prepared[attempt].update)
-            self._kept[attempt] = self._prepared[attempt].frames
+            self._kept[attempt] = self._prepared[attempt]
         elif kind is _Kind.SPENT:
             self._mark_spent(attempt, update)
         elif kind is _Kind.WITNESSED:
             self._mark_witnessed(attempt, names)
         elif kind is _Kind.SETTLED:
-            self._prepared.pop(attempt, None)
-            self._kept.pop(attempt, None)
+            self._mark_settled(attempt)
         else:
             self._mark_abandoned(attempt)
 

@@ -9,67 +9,46 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from numpy.typing import NDArray
 
 from pppml_fast.aggregation.attempt_state import ENDED_WITHOUT_SUM, State
-from pppml_fast.aggregation.attempts import AttemptLedger
-from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.messages import MessageType, parse_frame
 from pppml_fast.aggregation.party import PartyMachine, Source
 from pppml_fast.aggregation.payloads import AbandonReason, Deal, ShareSum, Statement
-from pppml_fast.aggregation.session import Message, Session
+from pppml_fast.aggregation.session import Message
 from pppml_fast.aggregation.sharing import FIELD, candidates, share
-from pppml_fast.aggregation.streams import Clock, RingPass, StarPass, StreamBrokenError, no_clock, sum_root
+from pppml_fast.aggregation.streams import RingPass, StarPass, StreamBrokenError, sum_root
+from pppml_fast.aggregation.sum_tags import SumTags
 from pppml_fast.aggregation.terms import EncryptedTerm
 from pppml_fast.cipher import CollectiveKey, Kind, OpeningKey
-from pppml_fast.cipher.sum_check import SumCheck
 from pppml_fast.cipher.wire import Header
 from pppml_fast.errors import OpeningError, PppmlError, ProtocolError
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["CollectiveParty"]
 
-_TAG_NONCE = bytes(12)
-"""Each tag has an encryption key of its own (attempt and sender), used once."""
-
-
 _PAD_BYTES = 1 << 26
+"""Most bytes of what `prepare` makes ahead."""
 
 
 class CollectiveParty(PartyMachine):
     """One member of a collective session; see `PartyMachine` for how to drive it.
 
-    Its memory, besides the vector: a window of chunks, ``pad_bytes`` of what `prepare` makes ahead, one share per
-    member, and the returned sum unless there is a ``spool``.
+    Its memory, besides the vector: a window of chunks, 64 MiB of what `prepare` makes ahead, one share per member, and
+    the returned sum unless there is a ``spool``.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        ledger: AttemptLedger,
-        policy: Policy,
-        clock: Clock = no_clock,
-        *,
-        spool: Path | None = None,
-        window: int | None = None,
-        pad_bytes: int = _PAD_BYTES,
-    ) -> None:
-        super().__init__(session, ledger, policy, clock, spool=spool, window=window)
-        self._pad_bytes = pad_bytes
+    def _set_up(self) -> None:
         self._key: CollectiveKey | None = None
         self._term: EncryptedTerm | None = None
-        self._check: SumCheck | None = None
+        self._tags: SumTags | None = None
         self._stream_pass: RingPass | StarPass | None = None
         self._shares: dict[int, NDArray[np.int64]] = {}
         self._share_sums: dict[int, NDArray[np.int64]] = {}
         self._statements: dict[int, tuple[Statement, bytes]] = {}
-        self._tags: dict[int, bytes] = {}
         self._accused: set[int] = set()
         self._mine: Statement | None = None
         self._handlers |= {
@@ -85,9 +64,10 @@ class CollectiveParty(PartyMachine):
 
     def _on_begin(self) -> list[Outgoing]:
         now = self._now
-        self._term = self._check = self._stream_pass = self._mine = None
-        for kept in (self._shares, self._share_sums, self._statements, self._tags, self._accused):
+        self._term = self._stream_pass = self._mine = None
+        for kept in (self._shares, self._share_sums, self._statements, self._accused):
             kept.clear()
+        self._tags = SumTags(self.session, now.id.context) if self.session.roster.options.checks_sum else None
         self._key = CollectiveKey.generate(now.params)
         secret = self._key._secret_coefficients()
         shares = share(secret, [index + 1 for index in now.live], now.threshold)
@@ -125,7 +105,7 @@ class CollectiveParty(PartyMachine):
 
     def _on_length(self, length: int) -> None:
         if self._key is not None:
-            self._key.prepare(self._now.id.context, length, limit_bytes=self._pad_bytes)
+            self._key.prepare(self._now.id.context, length, limit_bytes=_PAD_BYTES)
 
     def _on_values(self) -> list[Outgoing]:
         now, key = self._now, self._key
@@ -133,8 +113,7 @@ class CollectiveParty(PartyMachine):
             raise ProtocolError(f"{now.id} holds no key to encrypt under")
         began = self._clock()
         pieces = key.encrypt_in_pieces(now.parts, context=now.id.context, weight=now.weight)
-        check_key = self._sum_check_key() if self.session.roster.options.checks_sum else None
-        self._term = EncryptedTerm(key, pieces, now.params, check_key)
+        self._term = EncryptedTerm(key, pieces, now.params, None if self._tags is None else self._tags.key)
         now.meter.encrypt_s += self._clock() - began
         now.meter.prepared = pieces.prepared
         now.parts = None
@@ -150,10 +129,7 @@ class CollectiveParty(PartyMachine):
     def _begin_streaming(self) -> list[Outgoing]:
         if self._term is None:
             raise ProtocolError(f"{self._now.id} has nothing to stream")
-        observer = None
-        if self.session.roster.options.checks_sum:
-            self._check = SumCheck(self._now.params, self._now.length, self._sum_check_key())
-            observer = self._check.add
+        observer = None if self._tags is None else self._tags.observer(self._now.params, self._now.length)
         self._stream_pass = self._new_pass(self._term, observer=observer)
         self.state = State.STREAMING
         out = []
@@ -192,12 +168,28 @@ class CollectiveParty(PartyMachine):
             frames.append((peer, now.gate.seal(peer, MessageType.SHARE, body)))
         self._share_sums[me] = own
         self._wipe_shares()
-        out = self._send_tag(root)
+        out = self._send_tag(self._tags, root)
         self._ledger.prepare(now.id, now.update, frames, opens_without=now.threshold < len(members))
         self._mine = Statement(parties, members, root)
         self.state = State.CLOSING
         out += self._broadcast(MessageType.STATEMENT, self._mine.encode())
         return out + self._advance()
+
+    def _send_tag(self, tags: SumTags | None, root: bytes) -> list[Outgoing]:
+        """This party's term of the sum check.
+
+        It leaves with the statement, not with the share: a party lost between the two must not stop the
+        opening.
+        """
+        if tags is None or self._term is None:
+            return []
+        return self._broadcast(MessageType.TAG, tags.seal(self._term.tag(), root))
+
+    def _on_tag(self, message: Message) -> list[Outgoing]:
+        if self._tags is None:
+            raise ProtocolError(f"a tag of party {message.header.sender} is not expected: there is no sum check")
+        self._tags.take(message.header.sender, message.body)
+        return []
 
     def _check_can_open(self, members: frozenset[int]) -> None:
         missing = members - set(self._shares)
@@ -278,8 +270,8 @@ class CollectiveParty(PartyMachine):
             key.decrypt_range(header, start, stop, [store.read(index)], values)
 
         try:
-            if self._check is not None:
-                self._verify_sum(self._check, mine)
+            if self._tags is not None:
+                self._tags.verify(mine.members, mine.root)
             start, stop = stream.grid[0]
             first = np.empty(min(stop * now.params.block_weights, now.length), np.float32)
             found = self._opening_key(mine, lambda key: open_with(key, 0, start, stop, first))
@@ -324,42 +316,6 @@ class CollectiveParty(PartyMachine):
             raise reason
         self.failure = OpeningError(f"the shares so far open nothing: {reason}; waiting for another one")
         return None
-
-    # --- the sum check ------------------------------------------------------------------------------------
-
-    def _send_tag(self, root: bytes) -> list[Outgoing]:
-        """This party's term of the sum check, under a key that relays lack.
-
-        It leaves with the statement, not with the share: a party lost between the two must not stop the
-        opening.
-        """
-        if self._check is None or self._term is None:
-            return []
-        sealed = self._tag_cipher(self.session.index).encrypt(_TAG_NONCE, self._term.tag(), root)
-        self._tags[self.session.index] = sealed
-        return self._broadcast(MessageType.TAG, sealed)
-
-    def _on_tag(self, message: Message) -> list[Outgoing]:
-        if not self.session.roster.options.checks_sum or message.header.sender in self._tags:
-            raise ProtocolError(f"a tag of party {message.header.sender} is not expected")
-        self._tags[message.header.sender] = message.body
-        return []
-
-    def _verify_sum(self, check: SumCheck, mine: Statement) -> None:
-        tags = []
-        for index in sorted(mine.members):
-            try:
-                tags.append(self._tag_cipher(index).decrypt(_TAG_NONCE, self._tags.get(index, b""), mine.root))
-            except (InvalidTag, ValueError):
-                raise OpeningError(f"party {index} sent no valid tag; the sum cannot be checked") from None
-        check.verify(tags)
-
-    def _sum_check_key(self) -> bytes:
-        return self.session.group_key("sum check", self._now.id.context)
-
-    def _tag_cipher(self, index: int) -> AESGCM:
-        label = index.to_bytes(2, "little")
-        return AESGCM(self.session.group_key("sum check tag", self._now.id.context, label))
 
     # --- states -------------------------------------------------------------------------------------------
 
@@ -434,7 +390,9 @@ class CollectiveParty(PartyMachine):
         if self._key is not None:
             self._key.destroy()
             self._key = None
-        self._term = self._check = self._stream_pass = None
+        if self._tags is not None:
+            self._tags.close()
+        self._term = self._stream_pass = None
 
 
 class _DifferingError(Exception):

@@ -146,6 +146,7 @@ class Federation:
             self._attempts[round_] = attempt + 1
             self._drive(round_, attempt, live, parts, params)
             failure = self._failure(live)
+            self._settle()
             if failure is None:
                 self._finished.add(round_)
                 return self._result(round_, attempt, self._clock() - began)
@@ -199,6 +200,12 @@ class Federation:
         spent = [machine.failure for machine in signed if machine.failure is not None]
         reasons = [str(error) for error in (*spent, *found, *refused, *told)]
         return ProtocolError("the round did not finish: " + (reasons[0] if reasons else "messages were lost"))
+
+    def _settle(self) -> None:
+        """Let the journals forget what released the shares of sums that nobody waits for any more."""
+        awaited = [machine.awaited for machine in self.members.values() if machine.awaited is not None]
+        for machine in self.members.values():
+            machine.settle(awaited)
 
     def _abandon_all(self) -> None:
         """Stop whoever is still waiting; a party that released its share stays as it is."""

@@ -10,21 +10,18 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pppml_fast.aggregation.attempt_state import ENDED_WITHOUT_SUM, PeerAbandonedError, State
-from pppml_fast.aggregation.attempts import AttemptLedger
-from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.party import PartyMachine, Source
-from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Announce, Begin, Chunk, Digest
-from pppml_fast.aggregation.session import Message, Session
+from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Announce, Chunk, Digest
+from pppml_fast.aggregation.session import Message
 from pppml_fast.aggregation.spool import SumStore
-from pppml_fast.aggregation.streams import Clock, Piece, RingPass, StreamBrokenError, chunk_grid, no_clock
+from pppml_fast.aggregation.streams import Piece, RingPass, StreamBrokenError, chunk_grid
 from pppml_fast.aggregation.terms import PlainCodec, StoredTerm
 from pppml_fast.cipher import Ciphertext, PublicKey, SecretKey, keygen
 from pppml_fast.errors import OpeningError, PppmlError, ProtocolError
@@ -41,17 +38,7 @@ class InitiatorParty(PartyMachine):
     polynomials, which are not encrypted or opened in pieces.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        ledger: AttemptLedger,
-        policy: Policy,
-        clock: Clock = no_clock,
-        *,
-        spool: Path | None = None,
-        window: int | None = None,
-    ) -> None:
-        super().__init__(session, ledger, policy, clock, spool=spool, window=window)
+    def _set_up(self) -> None:
         self._order: tuple[int, ...] = ()
         self._public: PublicKey | None = None
         self._secret: SecretKey | None = None
@@ -88,8 +75,7 @@ class InitiatorParty(PartyMachine):
         self._order = now.live[turn:] + now.live[:turn]
         self._public = self._own = self._ring = self._announced = self._sum = self._sender = None
         self._hashes.clear()
-        parties = len(self.session.roster.members)
-        out = self._broadcast(MessageType.BEGIN, Begin(parties, frozenset(now.live)).encode())
+        out = self._tell_begin()
         if self._leads:
             keys = keygen(now.params)
             if keys.public is None:
@@ -98,12 +84,6 @@ class InitiatorParty(PartyMachine):
             self._seed = os.urandom(32)
             out += self._broadcast(MessageType.PUBLIC_KEY, keys.public.to_bytes())
         return out
-
-    def _on_peer_begins(self, message: Message) -> list[Outgoing]:
-        if Begin.parse(message.body).live != frozenset(self._now.live):
-            raise ProtocolError(f"party {message.header.sender} begins over another live set")
-        self._now.ready.add(message.header.sender)
-        return self._advance()
 
     def _on_public_key(self, message: Message) -> list[Outgoing]:
         if message.header.sender != self.initiator or self._public is not None:

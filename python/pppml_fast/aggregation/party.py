@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,12 +20,11 @@ from pppml_fast.aggregation.attempt_state import (
 )
 from pppml_fast.aggregation.attempts import AttemptId, AttemptLedger
 from pppml_fast.aggregation.base import Policy, Values, check_finite, value_parts
-from pppml_fast.aggregation.early import EarlyMessages
 from pppml_fast.aggregation.encoding import digest
-from pppml_fast.aggregation.messages import Frame, Header, MessageType, parse_frame
-from pppml_fast.aggregation.model_hashes import ModelHashes
+from pppml_fast.aggregation.intake import Intake
+from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.opened import OpenedSum, check_mean_target, divisor
-from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Chunk
+from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Begin, Chunk
 from pppml_fast.aggregation.session import Message, Session
 from pppml_fast.aggregation.sharing import attempt_threshold
 from pppml_fast.aggregation.spool import SumStore, remove_leftovers
@@ -51,8 +50,6 @@ __all__ = ["PartyMachine"]
 _HELD_PER_INTEGER = 32
 """Bytes of a chunk per integer in it, at most: two polynomials, two primes, eight bytes each."""
 _HELD_EXTRA = 1 << 10
-_ANSWERED = 16
-_REFUSALS_KEPT = 1000
 
 
 class Source(Protocol):
@@ -65,7 +62,7 @@ class Source(Protocol):
         """The next one, where `ready`."""
 
 
-class PartyMachine(ModelHashes, ABC):
+class PartyMachine(Intake):
     """One member's state machine for the rounds of a session: bytes in, bytes out, no socket, no clock.
 
     Drive it with `begin`, `contribute`, `receive` and `lost`; send what they return, and what `pull` gives whenever a
@@ -100,16 +97,10 @@ class PartyMachine(ModelHashes, ABC):
         self.state = State.IDLE
         self.outcome: Outcome | None = None
         self.failure: PppmlError | None = None
-        self.refusals: list[PppmlError] = []
-        self.refused_by: list[str] = []
         self.evidence: list[tuple[bytes, bytes]] = []
         self._ledger, self._policy, self._clock = ledger, policy, clock
-        self._seen: set[tuple[int, int]] = set()
-        self._early = EarlyMessages(len(session.roster.everyone))
-        self._handlers: dict[MessageType, Callable[[Message], list[Outgoing]]] = {
-            MessageType.ABANDON: self._on_abandon,
-            MessageType.MODEL_HASH: self._on_model,
-        }
+        self._handlers[MessageType.ABANDON] = self._on_abandon
+        self._set_up()
 
     @property
     def progress(self) -> Progress | None:
@@ -232,76 +223,31 @@ class PartyMachine(ModelHashes, ABC):
             error = ProtocolError(f"{self._now.id} was discarded; its update is spent")
             self._end(State.DISCARDED, self.failure or error)
 
+    @property
+    def awaited(self) -> AttemptId | None:
+        """The attempt whose sum this party may still open; None where it has it, gave it up, or began none."""
+        return self._now.id if self.state in ACTIVE else None
+
+    def settle(self, awaited: Collection[AttemptId]) -> None:
+        """Forget for good the messages that released this party's shares in the session, but for ``awaited`` attempts.
+
+        Only where each member of the other attempts' sums has them, or gave up: see each one's `awaited`.
+        """
+        for attempt in self._ledger.unsettled():
+            if attempt.session == self.session.id and attempt not in {*awaited, self.awaited}:
+                self._ledger.settle_attempt(attempt)
+
     def announce_model(self, hash_: bytes) -> list[Outgoing]:
         """Compare the hash of the new model (32 bytes) with the others'; drift stops the next round."""
         if self.state is not State.FINISHED:
             raise ProtocolError(f"there is no new model while {self._now.id} is {self.state.value}")
         return self._tell_model(hash_)
 
-    # --- messages -----------------------------------------------------------------------------------------
-
-    def receive(self, data: bytes) -> list[Outgoing]:
-        """Take one message; a refused one changes nothing."""
-        frame: Frame | None = None
-        try:
-            frame = parse_frame(data)
-            if self._keep_for_later(frame.header, data):
-                return []
-            message = self._now.gate.accept(frame)
-            return self._guarded(lambda: self._dispatch(message))
-        except PppmlError as error:
-            if len(self.refusals) < _REFUSALS_KEPT:
-                self.refusals.append(error)
-            return self._refusal(frame)
-
-    def _dispatch(self, message: Message) -> list[Outgoing]:
-        kind = message.header.type
-        if kind is MessageType.REFUSED:
-            self.refused_by.append(self.session.roster.everyone[message.header.sender].name)
-            return []
-        if kind not in self._handlers or message.header.sender not in self._senders_of(kind):
-            raise ProtocolError(f"{kind.name} of party {message.header.sender} has no place in {self._now.id}")
-        return self._handlers[kind](message)
-
-    def _senders_of(self, kind: MessageType) -> set[int]:
-        """Live members may send anything; a relay nothing of its own but sums."""
-        relay = self.session.roster.relay is not None and kind is MessageType.RETURN
-        return {*self._now.live, len(self.session.roster.members)} if relay else set(self._now.live)
-
-    def _keep_for_later(self, header: Header, data: bytes) -> bool:
-        """Hold a message of an attempt that this party has not begun yet, within bounds."""
-        key = (header.round, header.attempt)
-        if header.session != self.session.id or key in self._seen:
-            return False
-        self._early.keep(key, header.sender, data)
-        return True
-
-    def _refusal(self, frame: Frame | None) -> list[Outgoing]:
-        if frame is None or frame.header.type is MessageType.REFUSED or self._attempt is None:
-            return []
-        sender, answered = frame.header.sender, self._attempt.answered
-        known = sender in self._attempt.live and sender != self.session.index
-        if not known or answered.get(sender, 0) >= _ANSWERED:
-            return []
-        answered[sender] = answered.get(sender, 0) + 1
-        return [self._signed(sender, MessageType.REFUSED, b"")]
-
-    def _hold(self, message: Message) -> list[Outgoing]:
-        """Keep a chunk that came before this party streams.
-
-        Raises StreamBrokenError on what no head's window allows.
-        """
-        now = self._now
-        window = self._window or default_window(len(now.live))
-        size = self.session.roster.options.chunk_blocks * now.params.ring_dimension * _HELD_PER_INTEGER
-        if len(now.held) >= window or len(message.body) > size + _HELD_EXTRA:
-            raise StreamBrokenError(
-                f"party {message.header.sender} sends more than the window of {window} chunks before this party streams"
-            )
-        now.held.append(message)
-        return []
-
     # --- what a protocol fills in -------------------------------------------------------------------------
+
+    @abstractmethod
+    def _set_up(self) -> None:
+        """What a new machine of this protocol holds, and the messages it takes besides the common ones."""
 
     @abstractmethod
     def _on_begin(self) -> list[Outgoing]:
@@ -322,11 +268,26 @@ class PartyMachine(ModelHashes, ABC):
     def _on_lost(self, index: int) -> list[Outgoing]:
         """A party was lost during an active attempt."""
 
+    @abstractmethod
+    def _advance(self) -> list[Outgoing]:
+        """Take the next step whose conditions hold, if there is one."""
+
     # --- shared steps -------------------------------------------------------------------------------------
 
     def _weights(self, params: CkksParams) -> dict[str, float]:
         roster = self.session.roster
         return roster.weights if params.weights == "public" else dict.fromkeys(roster.names, 1.0)
+
+    def _tell_begin(self) -> list[Outgoing]:
+        """Tell the others the live set, where no deal does."""
+        parties = len(self.session.roster.members)
+        return self._broadcast(MessageType.BEGIN, Begin(parties, frozenset(self._now.live)).encode())
+
+    def _on_peer_begins(self, message: Message) -> list[Outgoing]:
+        if Begin.parse(message.body).live != frozenset(self._now.live):
+            raise ProtocolError(f"party {message.header.sender} begins over another live set")
+        self._now.ready.add(message.header.sender)
+        return self._advance()
 
     def _everyone_ready(self) -> bool:
         others = set(self._now.remaining) - {self.session.index}
@@ -351,6 +312,21 @@ class PartyMachine(ModelHashes, ABC):
         else:
             self._moving = RingPass(me, order or now.live, term, setting, bool(order), now.lost, self._window)
         return self._moving
+
+    def _hold(self, message: Message) -> list[Outgoing]:
+        """Keep a chunk that came before this party streams.
+
+        Raises StreamBrokenError on what no head's window allows.
+        """
+        now = self._now
+        window = self._window or default_window(len(now.live))
+        size = self.session.roster.options.chunk_blocks * now.params.ring_dimension * _HELD_PER_INTEGER
+        if len(now.held) >= window or len(message.body) > size + _HELD_EXTRA:
+            raise StreamBrokenError(
+                f"party {message.header.sender} sends more than the window of {window} chunks before this party streams"
+            )
+        now.held.append(message)
+        return []
 
     def _stream(self, stream: RingPass | StarPass, message: Message) -> list[Outgoing]:
         chunk = Chunk.parse(message.body)

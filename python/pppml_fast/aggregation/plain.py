@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pppml_fast.aggregation.attempt_state import State
-from pppml_fast.aggregation.attempts import AttemptLedger
-from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.opened import OpenedSum, divisor
 from pppml_fast.aggregation.party import PartyMachine, Source
-from pppml_fast.aggregation.payloads import AbandonReason, Begin
-from pppml_fast.aggregation.session import Message, Session
+from pppml_fast.aggregation.payloads import AbandonReason
+from pppml_fast.aggregation.session import Message
 from pppml_fast.aggregation.spool import SumStore
-from pppml_fast.aggregation.streams import Clock, RingPass, StarPass, StreamBrokenError, no_clock, sum_root
+from pppml_fast.aggregation.streams import RingPass, StarPass, StreamBrokenError, sum_root
 from pppml_fast.aggregation.terms import FloatTerm, PlainCodec, PlainTerm
 from pppml_fast.errors import ProtocolError
 from pppml_fast.params import CkksParams
@@ -52,17 +49,7 @@ class PlainBlocks:
 class PlainParty(PartyMachine):
     """One member of a plain session: everyone along the route can read what passes."""
 
-    def __init__(
-        self,
-        session: Session,
-        ledger: AttemptLedger,
-        policy: Policy,
-        clock: Clock = no_clock,
-        *,
-        spool: Path | None = None,
-        window: int | None = None,
-    ) -> None:
-        super().__init__(session, ledger, policy, clock, spool=spool, window=window)
+    def _set_up(self) -> None:
         self._term: PlainTerm | FloatTerm | None = None
         self._stream_pass: RingPass | StarPass | None = None
         self._handlers |= {
@@ -77,14 +64,7 @@ class PlainParty(PartyMachine):
 
     def _on_begin(self) -> list[Outgoing]:
         self._term = self._stream_pass = None
-        parties = len(self.session.roster.members)
-        return self._broadcast(MessageType.BEGIN, Begin(parties, frozenset(self._now.live)).encode())
-
-    def _on_peer_begins(self, message: Message) -> list[Outgoing]:
-        if Begin.parse(message.body).live != frozenset(self._now.live):
-            raise ProtocolError(f"party {message.header.sender} begins over another live set")
-        self._now.ready.add(message.header.sender)
-        return self._advance()
+        return self._tell_begin()
 
     def _on_values(self) -> list[Outgoing]:
         now = self._now

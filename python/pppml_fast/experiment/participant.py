@@ -45,6 +45,15 @@ class Trained:
     memory: PartyMemory
     loss: float
 
+    def joined(self) -> NDArray[np.float32]:
+        """The values as one new array. ``values`` is empty afterwards: they never lie in memory twice as a whole."""
+        whole, at = np.empty(sum(part.size for part in self.values), np.float32), 0
+        while self.values:
+            part = self.values.pop(0)
+            whole[at : at + part.size] = part
+            at += part.size
+        return whole
+
 
 class Participant:
     """A hospital with its training data, and what it keeps to itself from round to round.

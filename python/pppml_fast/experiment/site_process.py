@@ -118,7 +118,7 @@ def _drive_site(site: Site, application: NewApplication, journal: FileStore, eve
     node, federation, spool = site.config.node, site.federation, site.config.folder.spool
     spool.mkdir(parents=True, exist_ok=True, mode=0o700)
     training = application(
-        lambda round, salt, values: runtime.post(lambda: member.ready(round, salt, values)),
+        lambda round, salt, values, out: runtime.post(lambda: member.ready(round, salt, values, out=out)),
         lambda error: runtime.post(lambda: member.failed(error)),
     )
     if training.noise is not None:

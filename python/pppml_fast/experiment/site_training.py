@@ -23,7 +23,8 @@ from pppml_fast.aggregation.base import check_finite
 from pppml_fast.errors import ConfigError, DataError, InputError, PppmlError
 from pppml_fast.experiment.checkpoint import Checkpoint, StateFolder
 from pppml_fast.experiment.participant import Participant, Trained, apply_mean
-from pppml_fast.experiment.site_noise import Noised, SiteNoise
+from pppml_fast.experiment.site_job import Job, Private, StoppedError
+from pppml_fast.experiment.site_noise import SiteNoise
 from pppml_fast.experiment.state import memory_of, memory_state, model_sha256
 from pppml_fast.experiment.study import Study
 from pppml_fast.experiment.tracks import algorithm_of
@@ -32,24 +33,13 @@ from pppml_fast.site.application import StateId
 
 __all__ = ["Failed", "Ready", "SiteTraining", "state_id"]
 
-Ready = Callable[[int, int, list[NDArray[Any]]], None]
-"""``ready(round, salt, values)``: flat float arrays in layout order. Called from the training's thread."""
+Ready = Callable[[int, int, NDArray[Any], NDArray[np.float32] | None], None]
+"""``ready(round, salt, values, out)``: one flat float array in layout order, and where the mean may be written, as
+`PartyMachine.contribute` takes it: mostly over the values. Called from the training's thread."""
 Failed = Callable[[Exception], None]
 
 _TORCH = threading.Lock()
 """torch has one set of global generators and one number of threads per process: one training at a time."""
-
-
-class _StoppedError(Exception):
-    """The training that is under way is no longer wanted."""
-
-
-@dataclass(frozen=True)
-class _Private:
-    """What the site keeps to itself after a round: excluded tensors, the state of its draws."""
-
-    memory: PartyMemory
-    source: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,26 +48,8 @@ class _Kept:
 
     id: StateId
     shared: ServerState
-    private: _Private
+    private: Private
     checkpoint: Checkpoint
-
-
-class _Job:
-    """The training of one (round, salt); ``result``, ``noised`` where noise is agreed on, ``private`` once it is
-    through."""
-
-    def __init__(self, round: int, salt: int) -> None:
-        self.round, self.salt = round, salt
-        self.stop = threading.Event()
-        self.thread: threading.Thread | None = None
-        self.result: Trained | None = None
-        self.noised: Noised | None = None
-        self.private: _Private | None = None
-        self.seconds = 0.0
-
-    def check(self) -> None:
-        if self.stop.is_set():
-            raise _StoppedError
 
 
 class SiteTraining:
@@ -107,7 +79,7 @@ class SiteTraining:
             raise ConfigError(f"method {track!r} exchanges nothing; a site trains one that does")
         module = study.network(seed)
         self._initial = self._algorithm.init(parameters_of(module), buffers_of(module))
-        self._job: _Job | None = None
+        self._job: Job | None = None
         self._participant = Participant(
             study,
             self._algorithm,
@@ -119,12 +91,12 @@ class SiteTraining:
         )
         self._folder, self._ready, self._failed = folder, ready, failed
         self._mutex = threading.Lock()
-        self._running: _Job | None = None
+        self._running: Job | None = None
         self._threads: list[threading.Thread] = []
         self._kept: list[_Kept] = [self._restored(checkpoint) for checkpoint in folder.load()]
         self._check_sources()
         if not self._kept:
-            private = _Private(PartyMemory(), self._participant.source.state_dict())
+            private = Private(PartyMemory(), self._participant.source.state_dict())
             self._keep([_kept(self._initial, private, [])])
 
     # --- what the runtime calls -------------------------------------------------------------------------------------
@@ -150,7 +122,7 @@ class SiteTraining:
                 self._start(job, lambda: self._give(job))
                 return
             self._drop()
-            fresh = self._job = _Job(round, salt)
+            fresh = self._job = Job(round, salt)
             self._start(fresh, lambda: self._work(fresh, newest))
 
     def commit(self, round: int, mean: NDArray[np.float32]) -> StateId:
@@ -170,7 +142,7 @@ class SiteTraining:
             "track": self.track,
             "round": shared.round,
             "update_norm": float(np.linalg.norm(mean)),
-            **({} if job is None or job.result is None else _costs(job, job.result)),
+            **({} if job is None else job.costs()),
         }
         private = newest.private if job is None or job.private is None else job.private
         fresh = _kept(shared, private, [*newest.checkpoint.records, record])
@@ -250,23 +222,24 @@ class SiteTraining:
 
     # --- the training's thread --------------------------------------------------------------------------------------
 
-    def _start(self, job: _Job, target: Callable[[], None]) -> None:
+    def _start(self, job: Job, target: Callable[[], None]) -> None:
         self._threads = [thread for thread in self._threads if thread.is_alive()]
         name = f"training round {job.round}"
         thread = threading.Thread(target=target, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _work(self, job: _Job, base: _Kept) -> None:
+    def _work(self, job: Job, base: _Kept) -> None:
         try:
             with _TORCH:
                 job.check()
                 self._running = job
                 torch.set_num_threads(self.study.config.threads)
                 result, private = self._train(job, base)
-                if self.noise is not None:
-                    job.noised = self.noise.noised(base.id, job.salt, result.values)
-        except _StoppedError:
+                noised = None if self.noise is None else self.noise.noised(base.id, job.salt, result.values)
+                # Nothing is ever spent under `plain`, which encrypts nothing.
+                job.hold(result, noised, spends=self.study.config.aggregation.protocol != "plain")
+        except StoppedError:
             return
         except Exception as error:
             with self._mutex:
@@ -279,7 +252,7 @@ class SiteTraining:
             job.result, job.private = result, private
         self._give(job)
 
-    def _train(self, job: _Job, base: _Kept) -> tuple[Trained, _Private]:
+    def _train(self, job: Job, base: _Kept) -> tuple[Trained, Private]:
         own = self._participant
         own.memory = base.private.memory
         own.source.load_state_dict(base.private.source)
@@ -289,13 +262,13 @@ class SiteTraining:
         check_finite(result.values, self.study.layout.names)
         if not math.isfinite(result.loss):
             raise InputError(f"the loss of round {job.round} is {result.loss}; lower the step size of {self.track!r}")
-        return result, _Private(result.memory, own.source.state_dict())
+        return result, Private(result.memory, own.source.state_dict())
 
-    def _give(self, job: _Job) -> None:
+    def _give(self, job: Job) -> None:
         with self._mutex:
-            result = job.result if self._job is job else None
-        if result is not None:
-            self._ready(job.round, job.salt, result.values if job.noised is None else [job.noised.values])
+            values = job.values if self._job is job else None
+        if values is not None:
+            self._ready(job.round, job.salt, values, job.out)
 
     def _check_wanted(self) -> None:
         if self._running is not None:
@@ -307,7 +280,7 @@ class SiteTraining:
             self._job.stop.set()
         self._job = None
 
-    def _through(self, round: int) -> _Job | None:
+    def _through(self, round: int) -> Job | None:
         """The training of a round whose result is there."""
         with self._mutex:
             job = self._job
@@ -330,7 +303,7 @@ class SiteTraining:
         state = checkpoint.state
         try:
             shared = self._initial.restore(state["shared"])
-            private = _Private(memory_of(state["memory"]), state["source"])
+            private = Private(memory_of(state["memory"]), state["source"])
         except (PppmlError, KeyError) as error:
             raise self._foreign(error) from None
         return _Kept(state_id(shared), shared, private, checkpoint)
@@ -372,7 +345,7 @@ class SiteTraining:
             )
         return shared
 
-    def _own_part(self, round: int) -> tuple[_Private, list[dict[str, Any]]]:
+    def _own_part(self, round: int) -> tuple[Private, list[dict[str, Any]]]:
         """What the site keeps to itself under a model of ``round`` that it did not compute, and its records.
 
         Its own training of the round before is the best there is: the site may have taken part without seeing the end.
@@ -391,15 +364,10 @@ def state_id(shared: ServerState) -> StateId:
     return StateId(shared.round, model_sha256({"": shared}))
 
 
-def _kept(shared: ServerState, private: _Private, records: list[dict[str, Any]]) -> _Kept:
+def _kept(shared: ServerState, private: Private, records: list[dict[str, Any]]) -> _Kept:
     state = {
         "shared": shared.state_dict(),
         "memory": memory_state(private.memory),
         "source": private.source,
     }
     return _Kept(state_id(shared), shared, private, Checkpoint(shared.round, state, records))
-
-
-def _costs(job: _Job, result: Trained) -> dict[str, Any]:
-    noise = {} if job.noised is None else job.noised.costs
-    return {"loss": result.loss, "train_s": job.seconds, "salt": job.salt, **noise}

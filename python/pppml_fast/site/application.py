@@ -26,13 +26,16 @@ class Application(Protocol):
     def train(self, round: int, salt: int) -> None:
         """Begin to train in the background from the newest state, whose ``round`` is this one; return at once.
 
-        The result goes to the runtime's ``ready(round, salt, values)``, a failure to its ``failed(error)``. Salt 0
+        The result goes to the runtime's ``ready(round, salt, values, out)``, a failure to its ``failed(error)``. Salt 0
         gives the same update each time, after a restart too; every other salt other draws: the last update was spent. A
         call for the round and salt that is being trained, or is trained and not yet committed, gives that result again.
         """
 
     def commit(self, round: int, mean: NDArray[np.float32]) -> StateId:
-        """Apply the weighted mean of a round to the newest state and keep the result."""
+        """Apply the weighted mean of a round to the newest state and keep the result.
+
+        ``mean`` is the round's ``out``, where one was given: often the memory of the update that was handed in.
+        """
 
     def export(self, state: StateId) -> bytes:
         """A kept state's shared tensors as canonical bytes: equal states give equal bytes."""

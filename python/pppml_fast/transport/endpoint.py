@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from threading import Condition, Lock, Thread
 from typing import Any
 
+from pppml_fast.errors import InputError
 from pppml_fast.transport.base import LinkEvents
 from pppml_fast.transport.link import Down, Link, Message, Room, Up
 
-__all__ = ["Endpoint", "Refusals", "Threads", "stop_all"]
+__all__ = ["Endpoint", "EndpointLinks", "Refusals", "Threads", "stop_all"]
 
 _LOG = logging.getLogger("pppml_fast.transport")
 _REMEMBERED = 256
@@ -219,6 +220,25 @@ class Endpoint:
             events.on_down(peer)
         else:
             events.on_room(peer)
+
+
+class EndpointLinks:
+    """The sending half of `Links` over one endpoint per peer, which a kind of links makes and connects."""
+
+    _endpoints: Mapping[str, Endpoint]
+
+    def send(self, peer: str, data: bytes) -> None:
+        """Queue a message; dropped where the peer is down. Raises InputError above the limit or for a stranger."""
+        self._endpoint(peer).send(data)
+
+    def room(self, peer: str) -> bool:
+        """Whether the peer is up and less than the window of bytes waits for it."""
+        return self._endpoint(peer).room()
+
+    def _endpoint(self, peer: str) -> Endpoint:
+        if peer not in self._endpoints:
+            raise InputError(f"{peer} is no peer of this node; there are {', '.join(sorted(self._endpoints))}")
+        return self._endpoints[peer]
 
 
 def stop_all(endpoints: Iterable[Endpoint], linger_s: float) -> None:

@@ -12,9 +12,9 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from threading import Event, Lock, Thread, Timer
 
-from pppml_fast.errors import ConfigError, InputError, ProtocolError
+from pppml_fast.errors import ConfigError, ProtocolError
 from pppml_fast.transport.base import LinkEvents
-from pppml_fast.transport.endpoint import Endpoint, Refusals, Threads, stop_all
+from pppml_fast.transport.endpoint import Endpoint, EndpointLinks, Refusals, Threads, stop_all
 from pppml_fast.transport.grpc_settings import (
     METHOD,
     SERVICE,
@@ -42,7 +42,7 @@ _NOT_ACCEPTED = (
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 3.0
 
 
-class GrpcLinks:
+class GrpcLinks(EndpointLinks):
     """`Links` between ``name`` and ``peers`` (name to Ed25519 public key, 32 bytes).
 
     ``key``, ``certificate``, ``authorities``: PEM. ``listen``: host:port to accept connections on, port 0 for any;
@@ -114,14 +114,6 @@ class GrpcLinks:
             self._threads.append(thread)
             thread.start()
 
-    def send(self, peer: str, data: bytes) -> None:
-        """Queue a message; dropped where the peer is down. Raises InputError above the limit or for a stranger."""
-        self._endpoint(peer).send(data)
-
-    def room(self, peer: str) -> bool:
-        """Whether the peer is up and less than the window of bytes waits for it."""
-        return self._endpoint(peer).room()
-
     def stop(self) -> None:
         """Close every link and wait for the threads; what was sent has up to ``linger_s`` to be taken."""
         stop_all(self._endpoints.values(), self._linger)
@@ -140,11 +132,6 @@ class GrpcLinks:
             thread.join()
         for endpoint in self._endpoints.values():
             endpoint.join(self._linger)
-
-    def _endpoint(self, peer: str) -> Endpoint:
-        if peer not in self._endpoints:
-            raise InputError(f"{peer} is no peer of this node; there are {', '.join(sorted(self._endpoints))}")
-        return self._endpoints[peer]
 
     # --- the dialling end -------------------------------------------------------------------------------------------
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from pppml_fast.errors import ConfigError, InputError, ProtocolError
+from pppml_fast.errors import ConfigError, ProtocolError
 from pppml_fast.transport.base import LinkEvents
-from pppml_fast.transport.endpoint import Endpoint, stop_all
+from pppml_fast.transport.endpoint import Endpoint, EndpointLinks, stop_all
 from pppml_fast.transport.link import FRAGMENT, LIMIT, SMALL, WINDOW, Link
 
 __all__ = ["TorchLinks"]
@@ -26,7 +26,7 @@ _FOREVER = timedelta(days=30)  # a link may be silent for as long as a round tra
 _LEAVING = 0  # a length: nothing follows it, ever
 
 
-class TorchLinks:
+class TorchLinks(EndpointLinks):
     """`Links` between ``name`` and ``peers`` (name to rank) in the process group that the job has initialised.
 
     ``ranks`` names every node of the job, this one too: all ranks must build their links at the same time, as one group
@@ -78,14 +78,6 @@ class TorchLinks:
             self._threads.append(thread)
             thread.start()
 
-    def send(self, peer: str, data: bytes) -> None:
-        """Queue a message; dropped where the peer is down. Raises InputError above the limit or for a stranger."""
-        self._endpoint(peer).send(data)
-
-    def room(self, peer: str) -> bool:
-        """Whether the peer is up and less than the window of bytes waits for it."""
-        return self._endpoint(peer).room()
-
     def stop(self) -> None:
         """Tell every peer, and wait up to ``linger_s`` for each to stop as well."""
         stop_all(self._endpoints.values(), self._linger)
@@ -93,11 +85,6 @@ class TorchLinks:
             thread.join(self._linger)
         for endpoint in self._endpoints.values():
             endpoint.join(self._linger)
-
-    def _endpoint(self, peer: str) -> Endpoint:
-        if peer not in self._endpoints:
-            raise InputError(f"{peer} is no peer of this node; there are {', '.join(sorted(self._endpoints))}")
-        return self._endpoints[peer]
 
     def _run(self, peer: str) -> None:
         """One peer's only connection: a thread writes while this one reads."""
