@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from site_files import make_site_files
 from pppml_fast.errors import DataError
 from pppml_fast.experiment import network_demo, site_process
 from pppml_fast.experiment.demo_layout import METHOD, DemoSite
+from pppml_fast.site.authority import TrialAuthority
+from pppml_fast.site.keys import SiteKeys
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +49,55 @@ def test_bad_input_is_one_line(pppml: Any, tmp_path: Path, command: str) -> None
     for path in (tmp_path / "site.toml", tmp_path / "none.toml"):
         refused = pppml(command, "--config", path)
         assert refused.code == 2 and refused.err.count("\n") == 1 and refused.err.startswith("pppml: error: ")
+
+
+@pytest.fixture
+def star(npz: Path, tmp_path: Path) -> dict[str, Path]:
+    """Configurations that a test may spoil."""
+    return make_site_files(tmp_path, npz, star=True)
+
+
+def spoiled(config: Path) -> tuple[str, Path, TrialAuthority]:
+    """A node's command, its folder of keys, and who signs its certificate."""
+    command = "coordinator" if config.parent.name == "hub" else "party"
+    return command, config.parent / "site" / "keys", TrialAuthority.load(config.parents[1] / "authority")
+
+
+@pytest.mark.parametrize("name", ["north", "hub"])
+def test_a_node_with_an_expired_certificate_does_not_start(pppml: Any, star: dict[str, Path], name: str) -> None:
+    """It names file, date and remedy; the others would only close connections in its face."""
+    command, folder, authority = spoiled(star[name])
+    ended = datetime.now(timezone.utc) - timedelta(days=2)
+    (folder / "tls.crt").write_bytes(authority.issue((folder / "tls.csr").read_bytes(), 1, now=ended - timedelta(1)))
+    refused = pppml(command, "--config", star[name])
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert f"certificate {str(folder / 'tls.crt')!r} expired on {ended:%Y-%m-%d %H:%M} UTC" in refused.err
+    assert "have tls.csr signed anew and install the result with pppml keys install" in refused.err
+
+
+def test_a_process_that_is_refused_ends_with_the_line(star: dict[str, Path]) -> None:
+    """As a service would be started."""
+    _, folder, authority = spoiled(star["hub"])
+    ended = datetime.now(timezone.utc) - timedelta(days=2)
+    (folder / "tls.crt").write_bytes(authority.issue((folder / "tls.csr").read_bytes(), 1, now=ended - timedelta(1)))
+    program = [sys.executable, "-m", "pppml_fast.cli", "coordinator", "--config", str(star["hub"])]
+    run = subprocess.run(program, capture_output=True, text=True, timeout=120, check=False)
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1)
+    assert run.stderr.startswith("pppml: error: certificate ") and " expired on " in run.stderr
+
+
+@pytest.mark.parametrize("name", ["north", "hub"])
+def test_a_node_that_is_not_in_the_roster_does_not_start(pppml: Any, star: dict[str, Path], name: str) -> None:
+    command, folder, authority = spoiled(star[name])
+    shutil.rmtree(folder)
+    made = SiteKeys.create(folder, "west", "127.0.0.1:7999")
+    SiteKeys.install(folder, authority.issue(made.request), authority.certificate)
+    star[name].write_text(star[name].read_text().replace(f'name = "{name}"', 'name = "west"'))
+    refused = pppml(command, "--config", star[name])
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert "'west' is not in the roster of " in refused.err
+    assert "federation.json', which lists north, east, south, hub" in refused.err
+    assert "have the organiser make a roster with this node's card" in refused.err
 
 
 @pytest.mark.parametrize("terminated", [False, True])

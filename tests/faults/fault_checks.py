@@ -40,7 +40,7 @@ def expected_mean(
 class Checks:
     """Takes the lines of all parties in the order each told them. ``wrong`` and ``double_share`` say what broke a rule.
 
-    ``weights`` by name, of all members.
+    ``weights`` by name, of all members; ``expected`` are kinds of lines that count as wrong unless somebody lies.
     """
 
     params: CkksParams
@@ -48,6 +48,7 @@ class Checks:
     size: int
     wrong: list[str] = field(default_factory=list)
     double_share: list[str] = field(default_factory=list)
+    expected: frozenset[str] = frozenset()
     exact: set[Where] = field(default_factory=set)
     attempts: set[Where] = field(default_factory=set)
 
@@ -71,7 +72,7 @@ class Checks:
     def take(self, name: str, line: Mapping[str, Any]) -> None:
         """One line of a party."""
         what = line["what"]
-        if what in ("drift", "evidence", "failed"):
+        if what in ("drift", "evidence", "failed") and what not in self.expected:
             self._complain(f"{name} tells {what}: {dict(line)}")
         if "attempt" not in line or "session" not in line:
             return

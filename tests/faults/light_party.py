@@ -2,16 +2,19 @@
 
 Everything is the real thing but the training: member, runtime, TLS, journal, spool. It tells what it does on standard
 output, one JSON object per line, which outlives it and the state of its disk; it takes orders on standard input, one
-JSON object per line: {"arm": {a Rule}}, {"calm": 1}, {"finish": rounds}, {"stop": 1}. It dies with its standard input.
+JSON object per line: {"arm": {a Rule}}, {"calm": 1}, {"finish": rounds}, {"lie": a name of `lying_relay`},
+{"stop": 1}. It dies with its standard input.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import threading
 import time
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,12 +23,13 @@ import numpy as np
 import paths  # noqa: F401  (before the modules it makes importable)
 from faulty_links import Faults, FaultyLinks, Rule
 from light_site import LightApplication, Vector, light_update
+from lying_relay import Lies, LyingCoordinator
+from spy import Spy
 
 from pppml_fast.aggregation.attempts import AttemptId, AttemptLedger, Outgoing
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.journal import FileStore
 from pppml_fast.aggregation.standing import StateId
-from pppml_fast.site.coordinator import Coordinator
 from pppml_fast.site.events import Event, EventKind, Events
 from pppml_fast.site.federation_file import FederationFile
 from pppml_fast.site.keys import SiteKeys
@@ -33,6 +37,7 @@ from pppml_fast.site.lead import Timing
 from pppml_fast.site.member import Member
 from pppml_fast.site.node import SiteNode
 from pppml_fast.site.runtime import Runtime
+from pppml_fast.transport.base import Links
 from pppml_fast.transport.grpc_links import GrpcLinks
 
 TIMING = Timing(patience=1.5, handshake=5.0, training=20.0, linger=4.0, heartbeat=0.3, retry=0.1)
@@ -158,19 +163,25 @@ class Party:
         self._events = Events(time.time, [audit.hear])
         self._application: AuditedApplication | None = None
         self._random = np.random.default_rng(config["seed"])
+        self._lies = Lies(audit)
+        self._spy = Spy() if "record" in config else None
         relay = self._federation.roster.relay
         self._node = self._coordinator() if relay is not None and relay.name == self._keys.name else self._member()
-        links = FaultyLinks(self._links(), self._faults, self._federation.roster.index(self._keys.name))
-        self._runtime = Runtime(self._node, links)
+        links: Links = FaultyLinks(self._links(), self._faults, self._federation.roster.index(self._keys.name))
+        self._runtime = Runtime(self._node, links if self._spy is None else self._spy.on(links))
 
     def run(self) -> None:
         threading.Thread(target=self._obey, daemon=True).start()
         self._audit("started", pid=os.getpid())
         self._runtime.run()
+        if self._spy is not None:
+            self._spy.save(Path(self._config["record"]), self._keys.name)
 
     def _coordinator(self) -> SiteNode:
         federation = self._federation
-        return Coordinator(self._keys.identity, federation.roster, federation.layout, Policy(), self._events, TIMING)
+        return LyingCoordinator(
+            self._lies, self._keys.identity, federation.roster, federation.layout, Policy(), self._events, self._timing
+        )
 
     def _member(self) -> SiteNode:
         disk, name, federation = Path(self._config["disk"]), self._keys.name, self._federation
@@ -183,7 +194,7 @@ class Party:
         self._application.begin = lambda round_, salt: self._train(ledger, round_, salt)
         return Member(
             self._keys.identity, federation.roster, Policy(), federation.terms, ledger, self._application,
-            self._events, TIMING, time.perf_counter, disk / "spool",
+            self._events, self._timing, time.perf_counter, disk / "spool",
         )  # fmt: skip
 
     def _train(self, ledger: AuditedLedger, round_: int, salt: int) -> None:
@@ -208,9 +219,14 @@ class Party:
             keys.name, os.urandom(16), self._federation.peers(keys.name),
             key=keys.tls_key, certificate=keys.certificate, authorities=keys.authorities,
             listen=config["listen"], addresses=config["addresses"],
-            grace_s=GRACE_S, keepalive_s=KEEPALIVE_S, linger_s=LINGER_S,
+            grace_s=config.get("grace_s", GRACE_S), keepalive_s=config.get("keepalive_s", KEEPALIVE_S),
+            linger_s=LINGER_S,
             on_refused=lambda peer, reason: self._events.emit(EventKind.LINK_REFUSED, peer=peer, reason=reason),
         )  # fmt: skip
+
+    @property
+    def _timing(self) -> Timing:
+        return replace(TIMING, **self._config.get("timing", {}))
 
     def _obey(self) -> None:
         for line in sys.stdin:
@@ -221,6 +237,8 @@ class Party:
                 self._faults.calm()
             elif "finish" in order and self._application is not None:
                 self._application.rounds = order["finish"]
+            elif "lie" in order:
+                self._lies.now = order["lie"]
             elif "stop" in order:
                 self._runtime.stop()
         os._exit(4)
@@ -228,8 +246,11 @@ class Party:
 
 def main() -> int:
     audit = Audit(sys.stdout.fileno())
+    config = json.loads(Path(sys.argv[1]).read_text())
+    if "files" in config:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (config["files"], config["files"]))
     try:
-        party = Party(json.loads(Path(sys.argv[1]).read_text()), audit)
+        party = Party(config, audit)
         party.run()
     except OSError as error:
         audit("died", error=repr(error))

@@ -180,7 +180,8 @@ class RealFederation:
         self.folder, self.topology, self.seed = folder, topology, seed
         self.names = tuple(f"site{index}" for index in range(parties))
         self.everyone = (*self.names, RELAY) if topology == "star" else self.names
-        self._keys = self._make_keys()
+        self.authority = TrialAuthority.create(folder / "authority")
+        self.keys = self._make_keys()
         self.federation = self._make_file(size)
         self.proxies: dict[frozenset[str], Proxy] = {}
         self.nodes = {name: self._make_node(name) for name in self.everyone}
@@ -217,7 +218,7 @@ class RealFederation:
                 self.checks.take(name, line)
 
     def _make_keys(self) -> dict[str, SiteKeys]:
-        authority = TrialAuthority.create(self.folder / "authority")
+        authority = self.authority
         keys = {}
         self.ports = {name: _free_port() for name in self.everyone}
         for name in self.everyone:
@@ -230,7 +231,7 @@ class RealFederation:
         params = CkksParams.preset("p31", parties=parties, clip=1.0, keys="collective", weights="public")
         sums = CkksParams.preset("p31", parties=parties, clip=1.0, keys="collective", weights="free")
         layout = Layout.from_arrays({"w": np.zeros(size, np.float32)})
-        members = tuple(self._keys[name].card.member for name in self.names)
+        members = tuple(self.keys[name].card.member for name in self.names)
         members = tuple(type(member)(member.name, member.identity, 1 / parties) for member in members)
         roster = Roster(
             members,
@@ -238,11 +239,11 @@ class RealFederation:
             sums.to_dict(),
             layout.fingerprint.hex(),
             SessionOptions(topology=self.topology, chunk_blocks=4),
-            self._keys[RELAY].card.member if self.topology == "star" else None,
+            self.keys[RELAY].card.member if self.topology == "star" else None,
         )
         listening = (RELAY,) if self.topology == "star" else self.names
         federation = FederationFile(roster, layout, {name: f"127.0.0.1:{self.ports[name]}" for name in listening})
-        for keys in self._keys.values():
+        for keys in self.keys.values():
             federation = federation.signed_by(keys.identity)
         federation.save(self.folder / "federation.json")
         return federation

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from light_site import LightApplication, Vector, light_update
+from spy import Recording
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "transport"))
 
@@ -27,53 +28,12 @@ from pppml_fast.site.events import Event, EventKind, Events
 from pppml_fast.site.lead import Timing
 from pppml_fast.site.member import Member
 from pppml_fast.site.runtime import Runtime
-from pppml_fast.transport.base import LinkEvents
 from pppml_fast.transport.grpc_links import GrpcLinks
 
 RELAY = "relay"
 SIZE = 9000
 TIMING = Timing(patience=20.0, handshake=20.0, linger=1.0, heartbeat=0.5, retry=0.1)
 WAIT_S = 90.0
-
-
-class Recording:
-    """`Links` that keep every message, in and out, as (peer, bytes)."""
-
-    def __init__(self, links: GrpcLinks) -> None:
-        self.links = links
-        self.received: list[tuple[str, bytes]] = []
-        self.sent: list[tuple[str, bytes]] = []
-        self.keep = True
-
-    def start(self, events: LinkEvents) -> None:
-        outer = self
-
-        class Ears:
-            def on_message(self, peer: str, data: bytes) -> None:
-                if outer.keep:
-                    outer.received.append((peer, data))
-                events.on_message(peer, data)
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(events, name)
-
-        self.links.start(Ears())  # type: ignore[arg-type]
-
-    def send(self, peer: str, data: bytes) -> None:
-        if self.keep:
-            self.sent.append((peer, data))
-        self.links.send(peer, data)
-
-    def room(self, peer: str) -> bool:
-        return self.links.room(peer)
-
-    def stop(self) -> None:
-        self.links.stop()
-
-    @property
-    def carried(self) -> list[bytes]:
-        """All messages, once each."""
-        return list(dict.fromkeys(data for _, data in (*self.received, *self.sent)))
 
 
 class Tap:
@@ -95,7 +55,11 @@ class Tap:
                 one, _ = self._listening.accept()
             except OSError:
                 return
-            other = socket.create_connection(("127.0.0.1", self._to))
+            try:
+                other = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:
+                one.close()  # nobody is there yet
+                continue
             for pair in ((one, other), (other, one)):
                 threading.Thread(target=self._copy, args=pair, name="tap", daemon=True).start()
 

@@ -29,3 +29,15 @@ def test_who_is_killed_in_training_and_returns_costs_no_patience(tmp_path: Path,
     assert sim.run(PATIENCE / 5, sim.finished)
     sim.check()
     assert {len(sum_.live) for sum_ in sim.accepted} == {5}
+
+
+def test_members_that_are_called_into_another_session_are_not_told_as_refused(tmp_path: Path) -> None:
+    """Each gives its attempt up in the old one, which the coordinator has left already."""
+    sim = PatientStar(tmp_path, 5, "star")
+    assert sim.run(30, lambda: len(sim.kinds(EventKind.TRAINING)) >= 7)
+    sim.crash("site2")
+    sim.run(3.0)
+    sim.mend()
+    assert sim.run(PATIENCE / 5, sim.finished)
+    assert sim.kinds(EventKind.ABANDONED)
+    assert sim.kinds(EventKind.REFUSED, RELAY) == []

@@ -118,6 +118,12 @@ def _node(config: NodeConfig, allow_two_parties: bool) -> tuple[SiteKeys, Federa
     if keys.name != node.name:
         raise ConfigError(f"the name is {node.name!r}, the keys in {str(config.keys)!r} are those of {keys.name!r}")
     federation = FederationFile.load(config.federation)
+    listed = [member.name for member in federation.roster.everyone]
+    if node.name not in listed:
+        raise ConfigError(
+            f"{node.name!r} is not in the roster of {str(config.federation)!r}, which lists {', '.join(listed)}: name "
+            "the right file in federation, or have the organiser make a roster with this node's card, which all sign"
+        )
     base = Policy(min_parties=section.min_parties, max_share=section.max_share, allow_two_parties=allow_two_parties)
     members = len(federation.roster.members)
     if section.min_parties is not None and section.min_parties > members:

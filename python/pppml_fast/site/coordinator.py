@@ -21,7 +21,7 @@ from pppml_fast.params import CkksParams
 from pppml_fast.site.events import EventKind, Events
 from pppml_fast.site.lead import Timing
 from pppml_fast.site.node import AttemptProgress, SiteNode
-from pppml_fast.site.notices import Plan, PlanKind
+from pppml_fast.site.notices import NO_SESSION, Plan, PlanKind
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["Coordinator"]
@@ -44,6 +44,7 @@ class Coordinator(SiteNode):
         super().__init__(identity, roster, layout, policy, None, events, timing or Timing())
         self._params = CkksParams.from_dict(dict(roster.parameters))
         self._relay: Relay | None = None
+        self._left = NO_SESSION
         self._plan: Plan | None = None
         self._state = State.IDLE
 
@@ -85,6 +86,7 @@ class Coordinator(SiteNode):
 
     def _leave(self) -> None:
         if self._relay is not None:
+            self._left = self._relay.session.id
             self._relay.session.close()
         self._relay = None
 
@@ -113,7 +115,8 @@ class Coordinator(SiteNode):
         elif header.type is MessageType.SHARE and header.receiver < members and header.receiver in self._linked:
             # Of an earlier session: a member that was away hands in what the others lack.
             self._out.append(Outgoing(self.roster.members[header.receiver].name, data))
-        else:
+        # Who is called into another session gives up what it did in the one before: nothing is left to be passed on.
+        elif header.type is not MessageType.ABANDON or header.session != self._left:
             what = "everyone" if header.receiver == EVERYONE else f"party {header.receiver}"
             raise ProtocolError(f"{header.type.name} for {what} belongs to no session of this coordinator")
 

@@ -188,7 +188,7 @@ class GrpcLinks(EndpointLinks):
             SERVICE, {METHOD.rpartition("/")[2]: grpc.stream_stream_rpc_method_handler(self._accepted)}
         )
         self._server = grpc.server(
-            Threads(), handlers=[handler], options=server_options(self._keepalive), maximum_concurrent_rpcs=most
+            Threads(), handlers=[handler], options=server_options(self._keepalive, most), maximum_concurrent_rpcs=most
         )
         try:
             self.port = self._server.add_secure_port(

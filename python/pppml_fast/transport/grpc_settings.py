@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # else strangers fill the log with failed handshakes
 
@@ -17,6 +18,7 @@ __all__ = [
     "channel_options",
     "closed_early",
     "grpc",
+    "most_connections",
     "refusal",
     "server_credentials",
     "server_options",
@@ -28,6 +30,8 @@ METHOD = f"/{SERVICE}/Link"
 _SUBJECT_NAMES = "x509_subject_alternative_name"
 _HANDSHAKE_ERRORS = ("handshake failed", "verification check", "peer name", "peer certificate")
 _CLOSED_EARLY = ("socket closed", "connection reset")
+_CONNECTIONS = 512  # at a time: silent strangers hold each for the 10 s of a handshake, and memory with it
+_IDLE_S = 10  # without a stream: who only holds a connection has no use for it
 
 Options = list[tuple[str, int | str]]
 
@@ -61,15 +65,28 @@ def channel_options(peer_tls_name: str, keepalive_s: float) -> Options:
     ]
 
 
-def server_options(keepalive_s: float) -> Options:
-    """Options of the server: one stream per connection, handshakes bounded in time, a port of its own."""
+def server_options(keepalive_s: float, streams: int = 0) -> Options:
+    """Options of the server: one stream per connection, connections bounded in number and handshakes in time, a port
+    of its own. ``streams``: as many connections are admitted in any case.
+    """
     return [
         *_options(keepalive_s),
         ("grpc.max_concurrent_streams", 1),
+        ("grpc.max_allowed_incoming_connections", max(streams, most_connections())),
+        ("grpc.max_connection_idle_ms", _IDLE_S * 1000),
         ("grpc.server_handshake_timeout_ms", 10_000),
         ("grpc.http2.min_ping_interval_without_data_ms", int(keepalive_s * 500)),
         ("grpc.so_reuseport", 0),
     ]
+
+
+def most_connections() -> int:
+    """Connections that strangers may hold at a time: half of the files that this process may open, 512 at most.
+
+    Without a bound they would take all of them, and the journal could not be written.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _CONNECTIONS if soft == resource.RLIM_INFINITY else min(_CONNECTIONS, soft // 2)
 
 
 def channel_credentials(key: bytes, certificate: bytes, authorities: bytes) -> grpc.ChannelCredentials:
