@@ -24,7 +24,7 @@ def test_members_left_behind_in_a_session_of_the_past_are_called_into_the_next()
         decision = lead.decide(View(now, statuses))
         if isinstance(decision, Propose):
             proposed.append((now, decision.present))
-            lead.session_failed(now, ())
+            lead.session_failed(now, (), decision.present)
     assert all(present == (0, 1, 2, 3, 4) for now, present in proposed if now >= 4)
     assert any(now >= 4 for now, _ in proposed)
 
