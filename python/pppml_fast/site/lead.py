@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pppml_fast.site.notices import Phase, Status
+from pppml_fast.site.notices import IN_ATTEMPT, Phase, Status
 
 __all__ = ["Attempt", "Decision", "End", "Lead", "Leave", "Propose", "Timing", "View"]
 
@@ -130,6 +130,11 @@ class Lead:
         if awaited:
             self._leave_out(now, frozenset(awaited), frozenset(present))
 
+    def others_needed(self, present: Collection[int]) -> None:
+        """Those ``present`` keep no model to go on from: whoever was left out has to come back."""
+        self._acquit(present)
+        self._silent.clear()
+
     def session_opened(self) -> None:
         """A session is open: whatever ran before is over."""
         self._running = None
@@ -211,7 +216,7 @@ class Lead:
             self._running = None
             self._failed(view.now)
             return True
-        busy = [s for s in ours if s.phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
+        busy = [s for s in ours if s.phase in IN_ATTEMPT]
         limit = self.timing.training if any(s.phase is Phase.TRAINING for s in busy) else self.timing.patience
         rest = [s for s in ours if s not in busy and s not in unheard]
         late = len(rest) >= self.minimum and self._waited("the last ones", view.now) >= self.timing.patience
@@ -226,8 +231,9 @@ class Lead:
         self._failed(view.now)
         self._broken += 1
         if self._broken >= _BROKEN:
-            unready = [i for i, s in inside.items() if i in running.live and (s in unheard or s.phase is Phase.TRAINING)]
-            self._leave_out(view.now, frozenset(unready) - {self.me}, frozenset(running.live))
+            training = [s for s in busy if s.phase is Phase.TRAINING]
+            absent = {i for i in running.live if inside.get(i) in (*unheard, *training)}
+            self._leave_out(view.now, frozenset(absent) - {self.me}, frozenset(running.live))
         return True
 
     def _star_stands_still(self, running: Attempt, inside: Mapping[int, Status], now: float) -> bool:
@@ -250,7 +256,7 @@ class Lead:
 
     def _renew(self, view: View, inside: Collection[int]) -> Decision | None:
         """Models differ, or too few can go on: another session decides from what each has kept."""
-        busy = [i for i in inside if view.statuses[i].phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
+        busy = [i for i in inside if view.statuses[i].phase in IN_ATTEMPT]
         if busy and not self._stalled(view):
             return None
         if self._renewed:
@@ -307,26 +313,33 @@ class Lead:
         """Go on without some of ``present`` for a while, as nothing came of it with all of them.
 
         First without those missing. But a member may be missing because another one withholds from it what it needs:
-        where that did not help, or they are too many, each in turn is left out, so that whoever it is, everybody
-        else takes part sooner or later. Whose absence changed nothing is not left out again before the others were.
+        where that did not help, or would leave no more than the others' models need to be a majority's, each in turn is
+        left out, those missing first: whoever withholds, everybody else takes part sooner or later. Whose absence
+        changed nothing is not left out again before the others were.
         """
+        self._acquit(present)
+        left, others = present - missing, present - {self.me}
+        again = any(map(self._silenced.get, missing))
+        exhausted = others <= self._in_vain
+        if missing and len(left) >= self.minimum and (exhausted or (not again and 2 * (len(left) - 1) > self.members)):
+            self._in_vain.clear()
+            self._silence(now, missing)
+        elif len(present) > self.minimum and others:
+            if exhausted:
+                self._in_vain.clear()
+            order = {i: (self._suspected.get(i, -math.inf), i not in missing, i) for i in others - self._in_vain}
+            self._suspect = min(order, key=order.__getitem__)
+            self._suspected[self._suspect] = now
+            for index in missing:
+                self._silent.pop(index, None)
+            self._silence(now, {self._suspect})
+
+    def _acquit(self, present: Collection[int]) -> None:
+        """What failed again, failed without the one that was suspected."""
         if self._suspect is not None and self._suspect not in present:
             self._in_vain.add(self._suspect)
             self._silent.pop(self._suspect, None)
             self._suspect = None
-        if missing and len(present - missing) >= self.minimum and not any(map(self._silenced.get, missing)):
-            self._silence(now, missing)
-            return
-        others = present - {self.me}
-        if len(present) <= self.minimum or not others:
-            return
-        if others <= self._in_vain:
-            self._in_vain.clear()
-        self._suspect = min(others - self._in_vain, key=lambda i: (self._suspected.get(i, -math.inf), i))
-        self._suspected[self._suspect] = now
-        for index in missing:
-            self._silent.pop(index, None)
-        self._silence(now, {self._suspect})
 
     def _failed(self, now: float) -> None:
         self._retry_at = now + self.timing.retry * 2 ** min(self._failures, 5)

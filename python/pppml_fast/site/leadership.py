@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pppml_fast.site.lead import Timing
-from pppml_fast.site.notices import NO_SESSION, Phase, Status
+from pppml_fast.site.notices import IN_ATTEMPT, Phase, Status
 
 __all__ = ["Leadership"]
 
@@ -73,25 +73,24 @@ class Leadership:
             self._times.pop(index, None)
 
     def waiting(self, statuses: Mapping[int, Status], session: bytes) -> frozenset[int]:
-        """Members outside this session that lack the last model and could take part."""
-        return frozenset(
-            index
-            for index in self._fit(statuses)
-            if statuses[index].session != session and statuses[index].phase is not Phase.DONE
-        )
+        """Members outside this session that lack this member's newest model, and could take part."""
+        behind = self._behind(statuses)
+        return frozenset(i for i in self._fit(statuses) & behind if statuses[i].session != session)
 
     def stuck(self, now: float) -> bool:
         """Whether this member's own attempt has stood still for as long as an absent member is waited for."""
         own = self._waits.get(self._me)
         return own is not None and now - own.moved >= self._timing.patience
 
-    def watch(self, now: float, statuses: Mapping[int, Status]) -> int | None:
+    def watch(self, now: float, statuses: Mapping[int, Status], finished: bool) -> int | None:
         """Count the time since the last call. Returns a member that has got nowhere for too long, if there is one.
 
-        Each one's limit doubles whenever it was too long: who only says that it waits disturbs less and less.
+        To one that is ``finished`` with the training, only those that lack its model have somewhere to get. Each one's
+        limit doubles whenever it was too long: who only says that it waits disturbs less and less.
         """
         passed, self._now = (0.0 if self._now is None else now - self._now), now
         fit = self._fit(statuses)
+        counted = fit & self._behind(statuses) if finished else fit
         for index in list(self._waits):
             if index not in statuses:
                 del self._waits[index]
@@ -102,7 +101,7 @@ class Leadership:
                 wait = self._waits[index] = _Wait(status.state.round)
             if self._moves(wait, status, statuses, now):
                 wait.moved = now
-            elif index in fit and len(fit) >= self._minimum:
+            elif index in counted and len(fit) >= self._minimum:
                 wait.seconds += passed
                 if wait.seconds >= self.limit * 2 ** min(wait.times, _MOST_DOUBLINGS):
                     wait.times += 1
@@ -113,15 +112,17 @@ class Leadership:
         """Whether no lead could do more for a member: it has all, fetches a model, or is in an attempt that goes on."""
         if status.phase in (Phase.DONE, Phase.FETCHING):
             return True
-        if status.session == NO_SESSION:
+        if status.phase not in IN_ATTEMPT:
             return False
         progress = (status.session, status.round, status.attempt, status.progress)
         if progress != wait.progress:
-            wait.progress = progress
-            if status.phase in (Phase.SUMMING, Phase.OPENING):
-                wait.moved = now
+            wait.progress, wait.moved = progress, now
         training = any(s.session == status.session and s.phase is Phase.TRAINING for s in statuses.values())
         return training or now - wait.moved < 2 * self._timing.heartbeat
+
+    def _behind(self, statuses: Mapping[int, Status]) -> frozenset[int]:
+        own = statuses[self._me].state.round
+        return frozenset(index for index, status in statuses.items() if status.state.round < own)
 
     def _fit(self, statuses: Mapping[int, Status]) -> frozenset[int]:
         """Members that reach, as they say, everyone whom enough others reach."""

@@ -5,6 +5,7 @@ In a star all of that is the coordinator's, which a member can do nothing about 
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 from pppml_fast.aggregation.base import Policy
@@ -16,11 +17,9 @@ from pppml_fast.site.events import EventKind, Events
 from pppml_fast.site.lead import Leave, Timing
 from pppml_fast.site.leadership import Leadership
 from pppml_fast.site.node import SiteNode
-from pppml_fast.site.notices import Phase
+from pppml_fast.site.notices import IN_ATTEMPT, Phase
 
 __all__ = ["LedNode"]
-
-_IN_ATTEMPT = frozenset({Phase.TRAINING, Phase.SUMMING, Phase.OPENING})
 
 
 class LedNode(SiteNode):
@@ -40,11 +39,17 @@ class LedNode(SiteNode):
         self._leadership = Leadership(self.index, self.policy.minimum(len(self.roster.members)), self.timing)
         self._orphaned_since: float | None = None
         self._stayed_for: set[int] = set()
+        self._watched_at = -math.inf
 
     @property
     @abstractmethod
     def _phase(self) -> Phase:
         """What this member is doing."""
+
+    @property
+    @abstractmethod
+    def _finished(self) -> bool:
+        """Whether this member holds the last model of the training."""
 
     @property
     def _leads(self) -> bool:
@@ -75,7 +80,9 @@ class LedNode(SiteNode):
             raise ProtocolError(f"party {sender} proposes a session; it is the turn of party {self._turn}")
 
     def _on_unopened(self, leader: int | None) -> None:
-        if self.roster.relay is None and leader not in (None, self.index, self._turn):
+        if self.roster.relay is not None or leader is None or leader in (self.index, self._turn):
+            return
+        if leader not in self._passed_over():
             self._pass_over(leader, "no session opens")
 
     # --- when a lead is gone, or nothing comes of it ---------------------------------------------------------
@@ -89,23 +96,28 @@ class LedNode(SiteNode):
         """Leave the session of a lead that is gone or passed over, when no attempt goes on in it."""
         if self._orphaned_since is not None:
             waited = self._now - self._orphaned_since
-            if self._phase not in _IN_ATTEMPT or waited >= self.timing.patience:
+            if self._phase not in IN_ATTEMPT or waited >= self.timing.patience:
                 self._dissolve()
         if self.roster.relay is not None:
             return
-        waits = self._leadership.watch(self._now, self._view().statuses)
-        if waits is not None:
-            followed = None if self.session is None and self._handshake is None else self._leader
-            self._pass_over(self._turn if followed is None else followed, f"{self.roster.names[waits]!r} gets nowhere")
+        if self._now - self._watched_at >= self.timing.heartbeat / 4:
+            self._count_waits()
         leader = self._leader
         if self.session is None or leader is None or leader not in self._passed_over():
             return
-        if self._phase in _IN_ATTEMPT and not self._leadership.stuck(self._now):
+        if self._phase in IN_ATTEMPT and not self._leadership.stuck(self._now):
             self._leadership.hold(leader, self._now)
         elif leader == self.index:
             self._carry_out(Leave())
         else:
             self._dissolve()
+
+    def _count_waits(self) -> None:
+        self._watched_at = self._now
+        waits = self._leadership.watch(self._now, self._view().statuses, self._finished)
+        if waits is not None:
+            followed = None if self.session is None and self._handshake is None else self._leader
+            self._pass_over(self._turn if followed is None else followed, f"{self.roster.names[waits]!r} gets nowhere")
 
     def _pass_over(self, leader: int, why: str) -> None:
         seconds = self._leadership.pass_over(leader, self._now)
@@ -118,13 +130,17 @@ class LedNode(SiteNode):
         if self._leader is not None:
             self._leadership.served(self._leader)
 
+    def _waiting(self) -> frozenset[int]:
+        """Members outside this one's session that lack the last model, and could take part."""
+        if self.roster.relay is not None:
+            return frozenset()
+        return self._leadership.waiting(self._view().statuses, self._session_id())
+
     def _stays(self) -> bool:
         """Whether to stay though the lead ends the training: once for each that waits outside, another lead may take
         it in."""
-        if self.roster.relay is not None or self._leader is None:
-            return False
-        waiting = self._leadership.waiting(self._view().statuses, self._session_id()) - self._stayed_for
-        if not waiting:
+        waiting = self._waiting() - self._stayed_for
+        if not waiting or self._leader is None:
             return False
         self._stayed_for |= waiting
         self._pass_over(self._leader, f"{self.roster.names[min(waiting)]!r} lacks the last model")

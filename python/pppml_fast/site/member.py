@@ -152,6 +152,8 @@ class Member(LedNode):
         if self._idle_since is None:
             self._idle_since = self._now
         waits = self.timing.linger + (self.timing.patience if self._linked else 0.0)
+        if self._waiting():
+            waits += self._leadership.limit
         if self._now - self._idle_since >= waits and not self.ended:
             reason = f"nobody asked for the finished model within {waits:g} s; this site has nothing left to do"
             self.events.emit(EventKind.SESSION_FAILED, reason=reason)
@@ -184,6 +186,10 @@ class Member(LedNode):
         if machine.state is State.OPENING:
             return Phase.OPENING
         return Phase.DONE if self._application.finished() else Phase.READY
+
+    @property
+    def _finished(self) -> bool:
+        return self._application.finished()
 
     def _status(self) -> Status:
         members = range(len(self.roster.members))

@@ -313,6 +313,8 @@ class SiteNode(NeverPickled, ABC):
                     return
             agreed = agreed_state(standings, len(self.roster.members))
             if agreed is None:
+                if self._leads:
+                    self._lead.others_needed(handshake.present)
                 self._drop_handshake("no model is kept by a majority of the roster; more members must be present")
                 return
             self._open(handshake.session, standings, agreed)
