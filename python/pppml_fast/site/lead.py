@@ -28,9 +28,9 @@ class Timing:
     """How long to wait, in seconds.
 
     ``patience``: for a member that is gone, and for an attempt that stands still, before going on without;
-    ``handshake``: for a session to open; ``training``: for the slowest update; ``linger``: after the last round, for
-    members that may come back for the model; ``heartbeat``: between two statuses; ``retry``: before an attempt or a
-    session that failed is tried again, doubled up to 32 times that.
+    ``handshake``: for a session to open; ``training``: for the slowest update of a round; ``linger``: after the last
+    round, for members that may come back for the model; ``heartbeat``: between two statuses; ``retry``: before an
+    attempt or a session that failed is tried again, doubled up to 32 times that.
     """
 
     patience: float = 60.0
@@ -230,8 +230,8 @@ class Lead:
             return False
         self._failed(view.now)
         self._broken += 1
-        if self._broken >= _BROKEN:
-            training = [s for s in busy if s.phase is Phase.TRAINING]
+        training = [s for s in busy if s.phase is Phase.TRAINING]
+        if self._broken >= _BROKEN or (training and view.now - self._last_change >= self.timing.training):
             absent = {i for i in running.live if inside.get(i) in (*unheard, *training)}
             self._leave_out(view.now, frozenset(absent) - {self.me}, frozenset(running.live))
         return True
@@ -314,8 +314,8 @@ class Lead:
 
         First without those missing. But a member may be missing because another one withholds from it what it needs:
         where that did not help, or would leave no more than the others' models need to be a majority's, each in turn is
-        left out, those missing first: whoever withholds, everybody else takes part sooner or later. Whose absence
-        changed nothing is not left out again before the others were.
+        left out: whoever withholds, everybody else takes part sooner or later. Whose absence changed nothing is not
+        left out again before the others were.
         """
         self._acquit(present)
         left, others = present - missing, present - {self.me}
@@ -327,7 +327,7 @@ class Lead:
         elif len(present) > self.minimum and others:
             if exhausted:
                 self._in_vain.clear()
-            order = {i: (self._suspected.get(i, -math.inf), i not in missing, i) for i in others - self._in_vain}
+            order = {i: (self._suspected.get(i, -math.inf), (i in missing) is again, i) for i in others - self._in_vain}
             self._suspect = min(order, key=order.__getitem__)
             self._suspected[self._suspect] = now
             for index in missing:

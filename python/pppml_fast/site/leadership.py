@@ -27,7 +27,9 @@ class _Wait:
     round: int
     seconds: float = 0.0
     times: int = 0
-    progress: tuple[object, ...] = ()
+    attempt: tuple[bytes, int, int] | None = None
+    began: float = -math.inf
+    progress: int = 0
     moved: float = -math.inf
 
 
@@ -44,6 +46,7 @@ class Leadership:
         self._until: dict[int, float] = {}
         self._times: dict[int, int] = {}
         self._waits: dict[int, _Wait] = {}
+        self._led: dict[int, float] = {}
         self._now: float | None = None
 
     def passed_over(self, now: float) -> frozenset[int]:
@@ -59,16 +62,21 @@ class Leadership:
         times = self._times[index] = self._times.get(index, 0) + 1
         seconds: float = self.limit * 2.0 ** min(times - 1, _MOST_DOUBLINGS)
         self._until[index] = now + seconds
+        self._led.clear()
         for wait in self._waits.values():
             wait.seconds = 0.0
         return seconds
+
+    def refuse(self, index: int, now: float) -> None:
+        """Nothing came of a session that one proposed whose turn it was not: follow it no more for a short time."""
+        self._until[index] = max(self._until.get(index, now), now + 2 * self._timing.handshake)
 
     def hold(self, index: int, now: float) -> None:
         """A session of this lead is not left yet: the time for which it is passed over begins then."""
         self._until[index] = max(self._until.get(index, now), now + self.limit)
 
     def served(self, index: int) -> None:
-        """A round ended under this lead: unless somebody still gets nowhere, what was is forgiven."""
+        """A round ended under this lead: unless somebody has got nowhere, what was is forgiven."""
         if not any(wait.times for wait in self._waits.values()):
             self._times.pop(index, None)
 
@@ -82,13 +90,15 @@ class Leadership:
         own = self._waits.get(self._me)
         return own is not None and now - own.moved >= self._timing.patience
 
-    def watch(self, now: float, statuses: Mapping[int, Status], finished: bool) -> int | None:
-        """Count the time since the last call. Returns a member that has got nowhere for too long, if there is one.
+    def watch(self, now: float, lead: int, statuses: Mapping[int, Status], finished: bool) -> tuple[int, int] | None:
+        """Count the time since the last call, under ``lead``. Returns the one that led most of the time in which a
+        member got nowhere for too long, and that member; None while there is none.
 
         To one that is ``finished`` with the training, only those that lack its model have somewhere to get. Each one's
         limit doubles whenever it was too long: who only says that it waits disturbs less and less.
         """
         passed, self._now = (0.0 if self._now is None else now - self._now), now
+        self._led[lead] = self._led.get(lead, 0.0) + passed
         fit = self._fit(statuses)
         counted = fit & self._behind(statuses) if finished else fit
         for index in list(self._waits):
@@ -106,7 +116,7 @@ class Leadership:
                 if wait.seconds >= self.limit * 2 ** min(wait.times, _MOST_DOUBLINGS):
                     wait.times += 1
                     found = index
-        return found
+        return None if found is None else (max(self._led, key=self._led.__getitem__), found)
 
     def _moves(self, wait: _Wait, status: Status, statuses: Mapping[int, Status], now: float) -> bool:
         """Whether no lead could do more for a member: it has all, fetches a model, or is in an attempt that goes on."""
@@ -114,11 +124,13 @@ class Leadership:
             return True
         if status.phase not in IN_ATTEMPT:
             return False
-        progress = (status.session, status.round, status.attempt, status.progress)
-        if progress != wait.progress:
-            wait.progress, wait.moved = progress, now
+        attempt = (status.session, status.round, status.attempt)
+        if attempt != wait.attempt:
+            wait.attempt, wait.began = attempt, now
+        if status.progress != wait.progress:
+            wait.progress, wait.moved = status.progress, now
         training = any(s.session == status.session and s.phase is Phase.TRAINING for s in statuses.values())
-        return training or now - wait.moved < 2 * self._timing.heartbeat
+        return (training and now - wait.began < self._timing.training) or now - wait.moved < 2 * self._timing.heartbeat
 
     def _behind(self, statuses: Mapping[int, Status]) -> frozenset[int]:
         own = statuses[self._me].state.round

@@ -80,10 +80,8 @@ class LedNode(SiteNode):
             raise ProtocolError(f"party {sender} proposes a session; it is the turn of party {self._turn}")
 
     def _on_unopened(self, leader: int | None) -> None:
-        if self.roster.relay is not None or leader is None or leader in (self.index, self._turn):
-            return
-        if leader not in self._passed_over():
-            self._pass_over(leader, "no session opens")
+        if self.roster.relay is None and leader is not None and leader not in (self.index, self._turn):
+            self._leadership.refuse(leader, self._now)
 
     # --- when a lead is gone, or nothing comes of it ---------------------------------------------------------
 
@@ -114,10 +112,12 @@ class LedNode(SiteNode):
 
     def _count_waits(self) -> None:
         self._watched_at = self._now
-        waits = self._leadership.watch(self._now, self._view().statuses, self._finished)
-        if waits is not None:
-            followed = None if self.session is None and self._handshake is None else self._leader
-            self._pass_over(self._turn if followed is None else followed, f"{self.roster.names[waits]!r} gets nowhere")
+        followed = None if self.session is None and self._handshake is None else self._leader
+        lead = self._turn if followed is None else followed
+        found = self._leadership.watch(self._now, lead, self._view().statuses, self._finished)
+        if found is not None:
+            leader, waits = found
+            self._pass_over(leader, f"{self.roster.names[waits]!r} gets nowhere")
 
     def _pass_over(self, leader: int, why: str) -> None:
         seconds = self._leadership.pass_over(leader, self._now)
