@@ -318,6 +318,7 @@ class Lead:
         left out again before the others were.
         """
         self._acquit(present)
+        self._failures, self._retry_at = 0, now + self.timing.retry  # what comes next is something else
         left, others = present - missing, present - {self.me}
         again = any(map(self._silenced.get, missing))
         exhausted = others <= self._in_vain
