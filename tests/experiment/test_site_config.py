@@ -38,7 +38,8 @@ def test_a_site_is_narrowed_to_one_training_on_its_own_data(base: Path, npz: Pat
     assert (config.keys, config.folder.run) == (folder / "keys", folder / "run")
     kept = load(base, site_toml("north", npz, "a:1").replace("[site]", "[site]\nkeys = '../keys'"))
     assert kept.keys == base.resolve() / "keys"
-    assert config.node.patience_s == 600 and config.policy.min_parties is None
+    assert config.node.patience_s == 600 and config.node.training_s == 86400
+    assert config.policy.min_parties is None
     party = load_own(config.experiment.data, "north")
     assert party.name == "north" and len(party.train) == 2 and len(party.test) == 1
 
@@ -69,6 +70,8 @@ def test_a_ready_experiment_goes_by_its_name(base: Path, npz: Path) -> None:
         ('name = "north"', "name = 3", r"^site.name = 3: .*; correct it in the configuration$"),
         ('listen = "a:1"', 'listen = "a"', r"site.listen = 'a'"),
         ('listen = "a:1"', "patience_s = 0", r"site.patience_s = 0: .*greater than 0"),
+        ('listen = "a:1"', "training_s = 0", r"site.training_s = 0: .*greater than 0"),
+        ('listen = "a:1"', "training_s = nan", r"site.training_s = nan"),
         ('listen = "a:1"', 'log_level = "loud"', r"site.log_level = 'loud'"),
         ('listen = "a:1"', "threads = 0", r"site.threads = 0"),
         ("[site]", "[policy]\nmin_parties = 0\n[site]", r"policy.min_parties = 0"),
@@ -91,6 +94,11 @@ def test_one_line_names_what_is_wrong(base: Path, npz: Path, old: str, new: str,
     with pytest.raises((ConfigError, DataError), match=message) as refused:
         load(base, text.replace(old, new, 1))
     assert "\n" not in str(refused.value) and "--set" not in str(refused.value)
+
+
+def test_the_slowest_update_may_be_waited_for_without_end(base: Path, npz: Path) -> None:
+    config = load(base, site_toml("north", npz, "a:1").replace("[site]", "[site]\ntraining_s = inf"))
+    assert config.node.training_s == float("inf")
 
 
 def test_several_seeds_need_a_choice(base: Path, npz: Path) -> None:

@@ -18,8 +18,8 @@ from pppml_fast.aggregation.standing import Standing, StateId
 from pppml_fast.site.events import Events
 from pppml_fast.site.lead import Timing
 from pppml_fast.site.member import Member
-from pppml_fast.site.node import MEMBERSHIP
 from pppml_fast.site.notices import Phase, Plan, PlanKind, StatePiece, StateRequest, Status
+from pppml_fast.site.statuses import MEMBERSHIP
 from pppml_fast.transport.link import Link
 
 STATE = StateId(3, bytes(range(32)))

@@ -80,8 +80,9 @@ def test_peers_take_turns() -> None:
     for _ in range(3):
         driven.on_message("honest", b"y")
     for _ in range(8):
-        for action in driven._next_actions():
-            action()
+        action = driven._next_action()
+        assert action is not None
+        action()
     assert node.got == ["liar", "honest"] * 3 + ["liar"] * 2
 
 

@@ -258,7 +258,7 @@ def test_a_false_state_in_its_status_does_not_keep_the_others_from_rounds(tmp_pa
 
 
 @pytest.mark.parametrize("topology", SHAPES)
-@pytest.mark.parametrize("phase", [Phase.FETCHING, Phase.OPENING, Phase.SUMMING, Phase.SEEKING])
+@pytest.mark.parametrize("phase", [Phase.FETCHING, Phase.OPENING, Phase.SUMMING, Phase.SEEKING, Phase.TRAINING])
 def test_a_false_phase_in_its_status_does_not_keep_the_others_from_rounds(
     tmp_path: Path, topology: str, phase: Phase
 ) -> None:

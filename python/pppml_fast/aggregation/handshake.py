@@ -1,6 +1,6 @@
 """Opening a session: roster, hellos, pairwise keys, group key. A state machine without I/O.
 
-1. The first member present, or a star's relay, proposes the roster, with the layout behind its fingerprint and the
+1. One of the members present, or a star's relay, proposes the roster, with the layout behind its fingerprint and the
    members that are present: enough of them for every member's policy, all of them by default.
 2. Everyone present checks it against its own terms and policy, signs it, and sends a signed hello: 32 fresh random
    bytes, fresh X25519 and ML-KEM-768 keys, and its standing (what it has kept from earlier sessions). The session id
@@ -91,6 +91,7 @@ class Handshake(NeverPickled):
         self._early: list[bytes] = []
         self._refused: Roster | None = None
         self._refused_proposer = 0
+        self._refused_by: frozenset[int] = frozenset()
 
     @property
     def keys_deleted(self) -> bool:
@@ -103,10 +104,17 @@ class Handshake(NeverPickled):
         return self._proposed
 
     @property
+    def present(self) -> frozenset[int]:
+        """Indices of the members that the proposal names; empty before there is one."""
+        return self._present
+
+    @property
     def awaited(self) -> frozenset[int]:
-        """Indices of those present that this party still waits for."""
+        """Indices of those present that this party still waits for; after a refusal, who refused."""
         if self._roster is None or self.state is HandshakeState.OPEN:
             return frozenset()
+        if self.state is HandshakeState.REFUSED:
+            return self._refused_by
         here = self._hellos if self.state is HandshakeState.WAITING_FOR_HELLOS else self._contributions
         return frozenset(self._everyone) - frozenset(here) - {self._me}
 
@@ -190,6 +198,7 @@ class Handshake(NeverPickled):
         roster = self._require_roster()
         self._check_signed(frame, roster, self._proposed)
         name = roster.everyone[frame.header.sender].name
+        self._refused_by = frozenset({frame.header.sender})
         self._fail(ProtocolError(f"party {name!r} refused the roster; its own log says why"))
         return []
 
@@ -226,8 +235,8 @@ class Handshake(NeverPickled):
         members, me = len(roster.members), roster.index(self._identity.name)
         if proposal.parties != members or not proposal.present:
             raise ProtocolError(f"the proposal counts {proposal.parties} members, the roster {members}")
-        if proposer not in (min(proposal.present), *range(members, len(roster.everyone))):
-            raise ProtocolError("a roster is proposed by its first member, of those present, or by the relay")
+        if proposer not in (*proposal.present, *range(members, len(roster.everyone))):
+            raise ProtocolError(f"party {proposer} proposes a session that it is not in; only a relay may do that")
         if me < members and me not in proposal.present:
             raise ProtocolError("the proposal leaves this party out")
         if self._terms is not None:

@@ -40,7 +40,8 @@ class NodeSection(Section):
     ``folder`` takes journal, checkpoints, spool, logs and results; ``keys`` is the folder of the keys (default: keys
     below ``folder``); ``federation`` is the federation file; ``listen`` is host:port, and needed where others dial in;
     ``grace_s`` is how long a broken connection may stay away unnoticed, ``patience_s`` how long absent members are
-    waited for, ``linger_s`` how long after the last round for those who lack its model; ``metrics`` is host:port.
+    waited for, ``training_s`` how long for the slowest update of a round (inf: for ever), ``linger_s`` how long after
+    the last round for those who lack its model; ``metrics`` is host:port.
     """
 
     name: str = Field(min_length=1, max_length=64)
@@ -49,6 +50,7 @@ class NodeSection(Section):
     federation: str
     listen: str | None = Field(default=None, pattern=_ADDRESS)
     patience_s: PositiveFloat = 600.0
+    training_s: PositiveFloat = 86400.0
     grace_s: PositiveFloat = 30.0
     linger_s: PositiveFloat = 60.0
     log_level: LogLevel = "info"

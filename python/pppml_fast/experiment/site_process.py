@@ -153,7 +153,7 @@ def _drive_coordinator(coordinator: Coordinator, events: Events, stop: Stop) -> 
 
 
 def _timing(node: NodeSection) -> Timing:
-    return Timing(patience=node.patience_s, linger=node.linger_s)
+    return Timing(patience=node.patience_s, training=node.training_s, linger=node.linger_s)
 
 
 def _links(node: NodeSection, keys: SiteKeys, federation: FederationFile, events: Events) -> Links:

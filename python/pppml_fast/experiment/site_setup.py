@@ -222,7 +222,11 @@ def _network(node: NodeSection, federation: FederationFile, policy: Policy) -> L
         *peers,
         ("listens at", listens),
         ("metrics at", node.metrics or "nowhere"),
-        ("waits", f"{node.patience_s:g} s for absent members, {node.grace_s:g} s for a broken connection"),
+        (
+            "waits",
+            f"{node.patience_s:g} s for absent members, {node.grace_s:g} s for a broken connection, "
+            f"{node.training_s:g} s for the slowest update",
+        ),
     ]
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from pppml_fast.aggregation.standing import Standing
 from pppml_fast.errors import ProtocolError
 from pppml_fast.site.application import Application, StateId
 from pppml_fast.site.notices import STATE_PIECE, StatePiece, StateRequest
 
-__all__ = ["Fetch", "Server"]
+__all__ = ["CatchUp", "Fetch", "Server"]
 
 _OUTSTANDING = 8
 
@@ -95,3 +96,64 @@ class Server:
         if start > len(data):
             raise ProtocolError(f"party {sender} asks for byte {start} of {len(data)}")
         return StatePiece(request.state, len(data), start, data[start : start + STATE_PIECE])
+
+
+class CatchUp:
+    """Both ends of it at one member: what it lacks, if anything, and what it hands out. ``size``: shared values."""
+
+    def __init__(self, application: Application, size: int) -> None:
+        self._application = application
+        self._server = Server(application)
+        self._fetch: Fetch | None = None
+        # An optimiser's state and names are among an exported model's bytes.
+        self._limit = (1 << 26) + 32 * size
+
+    @property
+    def holder(self) -> int | None:
+        """Who is asked for the model that is on its way here; None when none is."""
+        return None if self._fetch is None else self._fetch.holder
+
+    def begin(
+        self, state: StateId, standings: Mapping[int, Standing], ask: Callable[[int, StateRequest], None], now: float
+    ) -> None:
+        """Ask those that keep a model for it, one after the other; see `Fetch`."""
+        holders = [index for index, standing in sorted(standings.items()) if state in standing.states]
+        self._fetch = Fetch(state, holders, ask, now, self._limit)
+        self._fetch.request()
+
+    def take(self, sender: int, piece: StatePiece, now: float) -> bool:
+        """Add a piece; whether the model is complete. Raises ProtocolError on one that was not asked for."""
+        if self._fetch is None:
+            raise ProtocolError(f"party {sender} sends a piece of a model that nobody asked for")
+        self._fetch.take(sender, piece, now)
+        return self._fetch.complete
+
+    def adopt(self) -> StateId:
+        """Let the application take the complete model. Raises what the application raises: it was a wrong one."""
+        if self._fetch is None:
+            raise ProtocolError("no model is on its way here")
+        state = self._fetch.state
+        self._application.adopt(state, bytes(self._fetch.data))
+        self._fetch = None
+        return state
+
+    def late(self, now: float, patience: float) -> bool:
+        """Whether the holder has not answered for so many seconds."""
+        return self._fetch is not None and now - self._fetch.heard >= patience
+
+    def next_holder(self, now: float) -> bool:
+        """Begin anew with the next holder; False when there is none."""
+        return self._fetch is not None and self._fetch.next_holder(now)
+
+    def answer(self, sender: int, request: StateRequest) -> StatePiece:
+        """The piece that another one asks for; see `Server`."""
+        return self._server.answer(sender, request)
+
+    def forget(self) -> None:
+        """Free what is held to hand it out."""
+        self._server.forget()
+
+    def stop(self) -> None:
+        """The session is over: nothing more comes or goes."""
+        self._fetch = None
+        self._server.forget()

@@ -1,8 +1,8 @@
 """What comes next in a federation: the decisions of the one node that leads, as a function of what it has heard.
 
-The lead is the coordinator of a star, else the first member present. It decides who opens a session, over whom an
-attempt goes, and when to wait. It is not trusted: each member checks a proposal or a plan against its own policy and
-journal, so that a lead can delay and stop, and nothing else.
+The lead is the coordinator of a star, else the first member present that the others have not passed over. It decides
+who opens a session, over whom an attempt goes, and when to wait. It is not trusted: each member checks a proposal or a
+plan against its own policy and journal, so that a lead can delay and stop, and nothing else.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from pppml_fast.site.notices import Phase, Status
+from pppml_fast.site.notices import IN_ATTEMPT, Phase, Status
 
 __all__ = ["Attempt", "Decision", "End", "Lead", "Leave", "Propose", "Timing", "View"]
 
 _IDLE = frozenset({Phase.SEEKING, Phase.FETCHING, Phase.READY, Phase.DONE})
 """What a member is doing that a session of another lead, or one that did not open everywhere, keeps waiting."""
+
+_BROKEN = 3
+"""Attempts in a row that end without a sum before somebody is left out: links that break end some at any time."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,9 @@ class Timing:
     """How long to wait, in seconds.
 
     ``patience``: for a member that is gone, and for an attempt that stands still, before going on without;
-    ``handshake``: for a session to open; ``training``: for the slowest update; ``linger``: after the last round, for
-    members that may come back for the model; ``heartbeat``: between two statuses; ``retry``: before an attempt or a
-    session that failed is tried again, doubled up to 32 times that.
+    ``handshake``: for a session to open; ``training``: for the slowest update of a round; ``linger``: after the last
+    round, for members that may come back for the model; ``heartbeat``: between two statuses; ``retry``: before an
+    attempt or a session that failed is tried again, doubled up to 32 times that.
     """
 
     patience: float = 60.0
@@ -56,7 +59,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Leave:
-    """Dissolve the session: a member before this one in the roster is back and leads."""
+    """Dissolve the session: it is the turn of another member to lead."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,14 @@ Decision = Propose | Attempt | Leave | End
 @dataclass(frozen=True)
 class View:
     """What the lead sees: statuses by index of the members it has links to (its own among them, if it is a member),
-    its session's id and members, and since when it has been opening one (None: it is not)."""
+    its session's id and members, since when it has been opening one (None: it is not), and who is not to lead."""
 
     now: float
     statuses: Mapping[int, Status]
     session: bytes | None = None
     present: frozenset[int] = frozenset()
     opening_since: float | None = None
+    passed_over: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -96,6 +100,11 @@ class Lead:
     _silent: dict[int, float] = field(default_factory=dict)
     _forgiven: bool = False
     _silenced: dict[int, int] = field(default_factory=dict)
+    _inside: set[int] = field(default_factory=set)
+    _suspect: int | None = None
+    _suspected: dict[int, float] = field(default_factory=dict)
+    _in_vain: set[int] = field(default_factory=set)
+    _broken: int = 0
     _given_up: set[int] = field(default_factory=set)
     _last: Mapping[int, object] = field(default_factory=dict)
     _standing_still: dict[int, tuple[object, float]] = field(default_factory=dict)
@@ -115,16 +124,23 @@ class Lead:
             return None
         return self._without_session(view) if view.session is None else self._in_session(view, view.session)
 
-    def session_failed(self, now: float, awaited: Collection[int]) -> None:
-        """A handshake opened no session: ``awaited`` were not heard. They are left out for a while, if possible."""
+    def session_failed(self, now: float, awaited: Collection[int], present: Collection[int]) -> None:
+        """A handshake over ``present`` opened no session: ``awaited`` were not heard, and next it goes without some."""
         self._failed(now)
-        self._silence(now, awaited)
+        if awaited:
+            self._leave_out(now, frozenset(awaited), frozenset(present))
+
+    def others_needed(self, present: Collection[int]) -> None:
+        """Those ``present`` keep no model to go on from: whoever was left out has to come back."""
+        self._acquit(present)
+        self._silent.clear()
 
     def session_opened(self) -> None:
         """A session is open: whatever ran before is over."""
         self._running = None
         self._since.clear()
         self._given_up.clear()
+        self._inside.clear()
 
     def _without_session(self, view: View) -> Decision | None:
         self._running = None
@@ -146,20 +162,26 @@ class Lead:
         inside = {i: s for i, s in view.statuses.items() if i in view.present and s.session == session}
         if self._is_running(view, inside):
             return None
+        self._inside |= set(inside)
         lost = view.present - set(inside) - self._given_up
         if lost & set(view.statuses) and self._waited("opened", view.now) < self.timing.handshake:
             return None  # they have not told yet that they are in it
+        if never := lost & set(view.statuses) - self._inside:
+            # To them it never opened: somebody among those present withholds from them what they need, or they do.
+            self._given_up |= never
+            lost -= never
+            self._leave_out(view.now, never, view.present)
         newcomers = [i for i, s in view.statuses.items() if i not in inside and self._is_free(i, s, view)]
         chosen = self._choose(view, [*inside, *newcomers])
         if set(chosen) & set(newcomers) and len(chosen) >= self.minimum:
             # One session for all who return at the same time.
             if self._waited(f"come {sorted(newcomers)}", view.now) < self.timing.heartbeat:
                 return None
-            return Leave() if self.me is not None and min(chosen) != self.me else self._propose(chosen)
+            return self._renewed_by(view, chosen)
         if lost and self._waited(f"lost {sorted(lost)}", view.now) < self.timing.patience:
             return None
         self._given_up |= lost
-        live = [i for i in self._clique(view, inside) if inside[i].phase in (Phase.READY, Phase.DONE)]
+        live = [i for i in self._choose(view, inside) if inside[i].phase in (Phase.READY, Phase.DONE)]
         fetching = any(inside[i].phase is Phase.FETCHING for i in inside)
         if fetching and self._waited("fetching", view.now) < self.timing.patience:
             return None
@@ -178,7 +200,8 @@ class Lead:
     def _is_free(self, index: int, status: Status, view: View) -> bool:
         """Whether a member that is not in this node's session may be called into one: it is idle, or in an attempt of
         a session that was left without its knowing, where nothing happens any more."""
-        return status.phase in _IDLE or view.now - self._standing_still[index][1] >= self.timing.patience
+        limit = self.timing.training if status.phase is Phase.TRAINING else self.timing.patience
+        return status.phase in _IDLE or view.now - self._standing_still[index][1] >= limit
 
     def _is_running(self, view: View, inside: Mapping[int, Status]) -> bool:
         """Whether an attempt goes on; counts it as failed when it ended without a sum, or stands still."""
@@ -193,7 +216,7 @@ class Lead:
             self._running = None
             self._failed(view.now)
             return True
-        busy = [s for s in ours if s.phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
+        busy = [s for s in ours if s.phase in IN_ATTEMPT]
         limit = self.timing.training if any(s.phase is Phase.TRAINING for s in busy) else self.timing.patience
         rest = [s for s in ours if s not in busy and s not in unheard]
         late = len(rest) >= self.minimum and self._waited("the last ones", view.now) >= self.timing.patience
@@ -201,11 +224,16 @@ class Lead:
             return True
         self._running = None
         if ours and all(_beyond(s, running) for s in ours):
-            self._failures, self._renewed = 0, False
+            self._failures, self._broken, self._renewed = 0, 0, False
             for index in running.live:
                 self._silenced.pop(index, None)
             return False
         self._failed(view.now)
+        self._broken += 1
+        training = [s for s in busy if s.phase is Phase.TRAINING]
+        if self._broken >= _BROKEN or (training and view.now - self._last_change >= self.timing.training):
+            absent = {i for i in running.live if inside.get(i) in (*unheard, *training)}
+            self._leave_out(view.now, frozenset(absent) - {self.me}, frozenset(running.live))
         return True
 
     def _star_stands_still(self, running: Attempt, inside: Mapping[int, Status], now: float) -> bool:
@@ -228,7 +256,7 @@ class Lead:
 
     def _renew(self, view: View, inside: Collection[int]) -> Decision | None:
         """Models differ, or too few can go on: another session decides from what each has kept."""
-        busy = [i for i in inside if view.statuses[i].phase in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING)]
+        busy = [i for i in inside if view.statuses[i].phase in IN_ATTEMPT]
         if busy and not self._stalled(view):
             return None
         if self._renewed:
@@ -241,9 +269,12 @@ class Lead:
             return None
         self._renewed = True
         self._failed(view.now)
-        if self.me is not None and min(chosen) != self.me:
-            return Leave()
-        return self._propose(chosen)
+        return self._renewed_by(view, chosen)
+
+    def _renewed_by(self, view: View, chosen: list[int]) -> Decision:
+        """Another session over these: of this lead, or of the one whose turn it is among them."""
+        turn = next((i for i in chosen if i not in view.passed_over), self.me)
+        return self._propose(chosen) if self.me in (None, turn) else Leave()
 
     def _choose(self, view: View, wanted: Collection[int]) -> list[int]:
         """Members that reach each other; without those who kept the last session from opening, if enough are left."""
@@ -277,6 +308,39 @@ class Lead:
         for index in indices:
             times = self._silenced[index] = self._silenced.get(index, 0) + 1
             self._silent[index] = now + self.timing.patience * 2 ** min(times - 1, 5)
+
+    def _leave_out(self, now: float, missing: frozenset[int], present: frozenset[int]) -> None:
+        """Go on without some of ``present`` for a while, as nothing came of it with all of them.
+
+        First without those missing. But a member may be missing because another one withholds from it what it needs:
+        where that did not help, or would leave no more than the others' models need to be a majority's, each in turn is
+        left out: whoever withholds, everybody else takes part sooner or later. Whose absence changed nothing is not
+        left out again before the others were.
+        """
+        self._acquit(present)
+        self._failures, self._retry_at = 0, now + self.timing.retry  # what comes next is something else
+        left, others = present - missing, present - {self.me}
+        again = any(map(self._silenced.get, missing))
+        exhausted = others <= self._in_vain
+        if missing and len(left) >= self.minimum and (exhausted or (not again and 2 * (len(left) - 1) > self.members)):
+            self._in_vain.clear()
+            self._silence(now, missing)
+        elif len(present) > self.minimum and others:
+            if exhausted:
+                self._in_vain.clear()
+            order = {i: (self._suspected.get(i, -math.inf), (i in missing) is again, i) for i in others - self._in_vain}
+            self._suspect = min(order, key=order.__getitem__)
+            self._suspected[self._suspect] = now
+            for index in missing:
+                self._silent.pop(index, None)
+            self._silence(now, {self._suspect})
+
+    def _acquit(self, present: Collection[int]) -> None:
+        """What failed again, failed without the one that was suspected."""
+        if self._suspect is not None and self._suspect not in present:
+            self._in_vain.add(self._suspect)
+            self._silent.pop(self._suspect, None)
+            self._suspect = None
 
     def _failed(self, now: float) -> None:
         self._retry_at = now + self.timing.retry * 2 ** min(self._failures, 5)

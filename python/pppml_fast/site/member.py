@@ -28,11 +28,12 @@ from pppml_fast.aggregation.standing import Standing
 from pppml_fast.errors import KeyReuseError, PppmlError, ProtocolError
 from pppml_fast.params import CkksParams
 from pppml_fast.site.application import Application, StateId
-from pppml_fast.site.catch_up import Fetch, Server
+from pppml_fast.site.catch_up import CatchUp
 from pppml_fast.site.draws import Draws
 from pppml_fast.site.events import EventKind, Events
 from pppml_fast.site.lead import Timing
-from pppml_fast.site.node import AttemptProgress, SiteNode
+from pppml_fast.site.led import LedNode
+from pppml_fast.site.node import AttemptProgress
 from pppml_fast.site.notices import Phase, Plan, PlanKind, StatePiece, StateRequest, Status
 from pppml_fast.transport.base import Outgoing
 
@@ -46,7 +47,7 @@ _ENDS = {
 }
 
 
-class Member(SiteNode):
+class Member(LedNode):
     """One member. `ready` and `failed` take what the application computed; the rest is `SiteNode`'s.
 
     Raises nothing on what comes from links; errors of the application and of the journal pass through.
@@ -74,12 +75,10 @@ class Member(SiteNode):
         self._contributed = False
         self._messages = 0
         self._seen_state = State.IDLE
-        self._fetch: Fetch | None = None
-        self._server = Server(application)
+        self._catch_up = CatchUp(application, self.layout.size)
         self._plan: Plan | None = None
         self._held_plan: Plan | None = None
         self._held_since: float | None = None
-        self._orphaned_since: float | None = None
         self._told: Status | None = None
         self._told_at = -np.inf
         self._idle_since: float | None = None
@@ -120,14 +119,6 @@ class Member(SiteNode):
 
     # --- links --------------------------------------------------------------------------------------------
 
-    @property
-    def _leads(self) -> bool:
-        if self.roster.relay is not None:
-            return False
-        if self.session is not None or self._handshake is not None:
-            return self._leader == self.index
-        return all(self.index < other for other in self._linked)
-
     def _on_up(self, peer: str) -> None:
         """First what this party had released: those who wait for it may not hear of anything else before."""
         index = self.roster.index(peer)
@@ -141,19 +132,15 @@ class Member(SiteNode):
         if self._machine is not None:
             self._out += self._machine.lost(peer)
             self._after_machine()
-        if self.session is not None and self.roster.index(peer) == self._leader:
-            self._orphaned_since = self._now
-        if self._fetch is not None and self.roster.index(peer) == self._fetch.holder:
+        self._lost_lead(peer)
+        if self._catch_up.holder == self.roster.index(peer):
             self._next_holder()
         self._follow_held_plan()
 
     def _on_tick(self) -> None:
         self._end_if_forgotten()
-        if self._orphaned_since is not None:
-            waited = self._now - self._orphaned_since
-            if self._phase not in (Phase.TRAINING, Phase.SUMMING, Phase.OPENING) or waited >= self.timing.patience:
-                self._dissolve()
-        if self._fetch is not None and self._now - self._fetch.heard >= self.timing.patience:
+        self._watch_lead()
+        if self._catch_up.late(self._now, self.timing.patience):
             self._next_holder()
         if self._held_since is not None and self._now - self._held_since >= self.timing.patience:
             self._dissolve()  # somebody's word about its new model was lost; a new session compares what all hold
@@ -170,6 +157,8 @@ class Member(SiteNode):
         if self._idle_since is None:
             self._idle_since = self._now
         waits = self.timing.linger + (self.timing.patience if self._linked else 0.0)
+        if self._waiting():
+            waits += self._leadership.limit
         if self._now - self._idle_since >= waits and not self.ended:
             reason = f"nobody asked for the finished model within {waits:g} s; this site has nothing left to do"
             self.events.emit(EventKind.SESSION_FAILED, reason=reason)
@@ -193,7 +182,7 @@ class Member(SiteNode):
             return Phase.JOINING
         if self.session is None or machine is None:
             return Phase.SEEKING
-        if self._fetch is not None:
+        if self._catch_up.holder is not None:
             return Phase.FETCHING
         if machine.state is State.PREPARING:
             return Phase.SUMMING if self._contributed else Phase.TRAINING
@@ -202,6 +191,10 @@ class Member(SiteNode):
         if machine.state is State.OPENING:
             return Phase.OPENING
         return Phase.DONE if self._application.finished() else Phase.READY
+
+    @property
+    def _finished(self) -> bool:
+        return self._application.finished()
 
     def _status(self) -> Status:
         members = range(len(self.roster.members))
@@ -223,18 +216,8 @@ class Member(SiteNode):
 
     # --- sessions -----------------------------------------------------------------------------------------
 
-    def _check_proposer(self, sender: int) -> None:
-        members = len(self.roster.members)
-        if self.roster.relay is not None:
-            expected = {members}
-        else:
-            lowest = min([*(i for i in self._linked if i < members), self.index])
-            expected = {lowest} if self.session is None or self._leader is None else {lowest, self._leader}
-        if sender not in expected:
-            raise ProtocolError(f"a session is proposed by party {sender}, but {sorted(expected)} may lead")
-
     def _on_session(self, session: Session, standings: dict[int, Standing], agreed: StateId) -> None:
-        self._orphaned_since = self._plan = self._held_plan = self._held_since = None
+        self._plan = self._held_plan = self._held_since = None
         self._machine = self._new_machine(session)
         self._seen_state = State.IDLE
         self._draws.hear(standings)
@@ -251,25 +234,18 @@ class Member(SiteNode):
             self._application.step_back(agreed)
             self.events.emit(EventKind.STEPPED_BACK, round=agreed.round, model=agreed.hash.hex())
             return
-        holders = [index for index, standing in sorted(standings.items()) if agreed in standing.states]
-        self._fetch = Fetch(agreed, holders, self._ask, self._now, limit=_model_limit(self.layout.size))
-        self._fetch.request()
+        self._catch_up.begin(agreed, standings, self._ask, self._now)
 
     def _leave(self) -> None:
+        super()._leave()
         self._stop_attempt()
         if self._machine is not None and self._machine.state is State.OPENING:
             self._machine.discard()
             self._after_machine()
         if self._machine is not None:
             self._machine.session.close()
-        self._machine = self._fetch = self._plan = self._held_plan = self._held_since = None
-        self._orphaned_since = None
-        self._server.forget()
-
-    def _dissolve(self) -> None:
-        """Be in no session, for now."""
-        self._leave()
-        self.session = self._gate = self._leader = None
+        self._machine = self._plan = self._held_plan = self._held_since = None
+        self._catch_up.stop()
 
     # --- plans --------------------------------------------------------------------------------------------
 
@@ -290,7 +266,7 @@ class Member(SiteNode):
         if plan.parties != len(self.roster.members):
             raise ProtocolError(f"a plan counts {plan.parties} members")
         if plan.kind is PlanKind.END:
-            self.ended = self._application.finished()
+            self.ended = self._application.finished() and not self._stays()
         elif plan.kind is PlanKind.LEAVE:
             self._dissolve()
         else:
@@ -307,13 +283,13 @@ class Member(SiteNode):
             self._held_since = self._now if self._held_since is None else self._held_since
             return
         self._held_plan = self._held_since = None
-        if self._fetch is not None or plan.round != self._application.states[0].round:
+        if self._catch_up.holder is not None or plan.round != self._application.states[0].round:
             raise ProtocolError(f"round {plan.round} is planned; this member is at {self._application.states[0].round}")
         if self.index not in plan.live:
             return
         names = [self.roster.names[index] for index in sorted(plan.live)]
         self._plan, self._contributed = plan, False
-        self._server.forget()
+        self._catch_up.forget()
         self._ledger.settle(plan.round)
         about = {"session": machine.session.id.hex(), "round": plan.round, "attempt": plan.attempt}
         self.events.emit(EventKind.ATTEMPT_BEGAN, **about, live=names, parameters=self._params.name)
@@ -340,8 +316,9 @@ class Member(SiteNode):
         machine = self._machine
         if machine is None or header.session != machine.session.id:
             raise ProtocolError(f"{header.type.name} belongs to a session that this member is not in")
+        refused = len(machine.refusals)
         self._out += machine.receive(data)
-        self._messages += 1
+        self._messages += len(machine.refusals) == refused  # what is refused moves nothing
         self._after_machine(peer)
         self._follow_held_plan()
 
@@ -395,6 +372,7 @@ class Member(SiteNode):
             raise ProtocolError(f"round {plan.round} has no outcome")
         state = self._application.commit(plan.round, outcome.mean)
         self._draws.finished(plan.round)
+        self._served()
         members = [self.roster.names[index] for index in sorted(outcome.members)]
         self.events.emit(
             EventKind.ROUND_FINISHED,
@@ -416,33 +394,23 @@ class Member(SiteNode):
         self._to(holder, self._require_gate().sign(holder, MessageType.STATE_REQUEST, request.encode()))
 
     def _serve(self, sender: int, request: StateRequest) -> None:
-        piece = self._server.answer(sender, request)
+        piece = self._catch_up.answer(sender, request)
         self._to(sender, self._require_gate().seal(sender, MessageType.STATE, piece.encode()))
 
     def _on_piece(self, sender: int, piece: StatePiece) -> None:
-        fetch = self._fetch
-        if fetch is None:
-            raise ProtocolError(f"party {sender} sends a piece of a model that nobody asked for")
-        fetch.take(sender, piece, self._now)
-        if not fetch.complete:
+        if not self._catch_up.take(sender, piece, self._now):
             return
         try:
-            self._application.adopt(fetch.state, bytes(fetch.data))
+            state = self._catch_up.adopt()
         except PppmlError as error:
             self.refused(self.roster.names[sender], error)
             self._next_holder()
             return
-        self._fetch = None
         peer = self.roster.names[sender]
-        self.events.emit(EventKind.CAUGHT_UP, round=fetch.state.round, peer=peer, model=fetch.state.hash.hex())
+        self.events.emit(EventKind.CAUGHT_UP, round=state.round, peer=peer, model=state.hash.hex())
         self._follow_held_plan()
 
     def _next_holder(self) -> None:
         """Ask the next one that keeps the model; with nobody left, another session has to be opened."""
-        if self._fetch is None or not self._fetch.next_holder(self._now):
+        if not self._catch_up.next_holder(self._now):
             self._dissolve()
-
-
-def _model_limit(size: int) -> int:
-    """Most bytes of an exported model of ``size`` shared values, an optimiser's state and names among them."""
-    return (1 << 26) + 32 * size

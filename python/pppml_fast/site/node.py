@@ -12,18 +12,17 @@ from typing import NamedTuple
 
 from pppml_fast.aggregation.base import NeverPickled, Policy
 from pppml_fast.aggregation.handshake import Handshake, HandshakeState, route
-from pppml_fast.aggregation.identity import Identity, verify
+from pppml_fast.aggregation.identity import Identity
 from pppml_fast.aggregation.messages import (
     EVERYONE,
     SESSION_SCOPE,
-    Frame,
     Header,
     MessageType,
     parse_frame,
     parse_header,
 )
 from pppml_fast.aggregation.roster import Roster, Terms
-from pppml_fast.aggregation.session import CONTROL, Gate, Session
+from pppml_fast.aggregation.session import Gate, Session
 from pppml_fast.aggregation.standing import Standing, StateId, agreed_state
 from pppml_fast.aggregation.streams import Progress
 from pppml_fast.errors import PppmlError, ProtocolError
@@ -31,12 +30,11 @@ from pppml_fast.layout import Layout
 from pppml_fast.site.events import EventKind, Events
 from pppml_fast.site.lead import Attempt, Decision, End, Lead, Leave, Propose, Timing, View
 from pppml_fast.site.notices import NO_SESSION, Plan, PlanKind, Status
+from pppml_fast.site.statuses import MEMBERSHIP, Statuses
 from pppml_fast.transport.base import Outgoing
 
-__all__ = ["MEMBERSHIP", "AttemptProgress", "SiteNode"]
+__all__ = ["AttemptProgress", "SiteNode"]
 
-MEMBERSHIP = 1
-"""The attempt number, within the round that stands for a session, of messages about membership."""
 _EARLY_COUNT = 64
 _EARLY_BYTES = 2 << 20
 _HANDSHAKE = (MessageType.HELLO, MessageType.ENCAPSULATION, MessageType.READY)
@@ -76,7 +74,7 @@ class SiteNode(NeverPickled, ABC):
         self.ended = False
         self._terms = terms
         self._linked: set[int] = set()
-        self._statuses: dict[int, Status] = {}
+        self._statuses = Statuses(identity, roster)
         self._handshake: Handshake | None = None
         self._opening_since = 0.0
         self._gate: Gate | None = None
@@ -85,7 +83,6 @@ class SiteNode(NeverPickled, ABC):
         self._hellos: dict[str, bytes] = {}
         self._out: list[Outgoing] = []
         self._now = 0.0
-        self._status_sequence = 0
         members = len(roster.members)
         is_member = self.index < members
         self._lead = Lead(members, self.policy.minimum(members), self.index if is_member else None, timing)
@@ -115,7 +112,7 @@ class SiteNode(NeverPickled, ABC):
         self.events.emit(EventKind.LINK_DOWN, peer=peer)
         index = self.roster.index(peer)
         self._linked.discard(index)
-        self._statuses.pop(index, None)
+        self._statuses.forget(index)
         if self._handshake is not None:
             self._out += self._handshake.lost(peer)
             self._after_handshake()
@@ -198,6 +195,13 @@ class SiteNode(NeverPickled, ABC):
     def _check_proposer(self, sender: int) -> None:
         """Raise ProtocolError when a session is proposed by a node whose turn it is not."""
 
+    def _passed_over(self) -> frozenset[int]:
+        """Members whose turn to lead it is not."""
+        return frozenset()
+
+    def _on_unopened(self, leader: int | None) -> None:
+        """A session that ``leader`` proposed did not open."""
+
     def _own_status(self) -> Status | None:
         """This node's status, when it is a member."""
         return None
@@ -209,7 +213,7 @@ class SiteNode(NeverPickled, ABC):
         kind = header.type
         self._check_sender(peer, header)
         if kind is MessageType.STATUS:
-            self._on_status(peer, parse_frame(data))
+            self._statuses.take(peer, parse_frame(data))
         elif kind is MessageType.ROSTER:
             self._on_proposal(peer, header, data)
         elif kind is MessageType.HELLO and (self._handshake is None or header.session != self._handshake.proposal):
@@ -251,23 +255,6 @@ class SiteNode(NeverPickled, ABC):
         frame = parse_frame(data)
         message = gate.accept(frame)
         self._on_membership(header, bytes(message.body))
-
-    def _on_status(self, peer: str, frame: Frame) -> None:
-        sender = frame.header.sender
-        if self.roster.index(peer) != sender or sender >= len(self.roster.members):
-            raise ProtocolError(f"a status of party {sender} came over the link to {peer!r}")
-        if frame.header.session != self.roster.fingerprint:
-            raise ProtocolError(f"{peer!r} is of another federation: its roster is not this one")
-        member = self.roster.members[sender]
-        verify(member.public, CONTROL, frame.prefix + frame.body, frame.signature, member.name)
-        status = Status.parse(frame.body)
-        if status.parties != len(self.roster.members):
-            raise ProtocolError(f"{peer!r} counts {status.parties} members")
-        self._statuses[sender] = status
-        self._on_heard(sender)
-
-    def _on_heard(self, sender: int) -> None:
-        """A member's status is new."""
 
     # --- sessions -----------------------------------------------------------------------------------------
 
@@ -317,13 +304,17 @@ class SiteNode(NeverPickled, ABC):
         if handshake.state is HandshakeState.REFUSED:
             self._drop_handshake(str(handshake.failure))
         elif handshake.session is not None:
-            try:
-                standings = {index: Standing.parse(data) for index, data in handshake.session.standings.items()}
-                agreed = agreed_state(standings, len(self.roster.members))
-            except ProtocolError as error:
-                self._drop_handshake(str(error))
-                return
+            standings: dict[int, Standing] = {}
+            for index, data in handshake.session.standings.items():
+                try:
+                    standings[index] = Standing.parse(data)
+                except ProtocolError as error:
+                    self._drop_handshake(f"party {self.roster.names[index]!r}: {error}", frozenset({index}))
+                    return
+            agreed = agreed_state(standings, len(self.roster.members))
             if agreed is None:
+                if self._leads:
+                    self._lead.others_needed(handshake.present)
                 self._drop_handshake("no model is kept by a majority of the roster; more members must be present")
                 return
             self._open(handshake.session, standings, agreed)
@@ -342,25 +333,28 @@ class SiteNode(NeverPickled, ABC):
         for peer, _, data in early:
             self.receive(peer, data)
 
-    def _drop_handshake(self, reason: str) -> None:
-        awaited = frozenset() if self._handshake is None else self._handshake.awaited
-        if self._leads:
-            self._lead.session_failed(self._now, awaited)
+    def _drop_handshake(self, reason: str, missing: frozenset[int] | None = None) -> None:
+        """Open no session; ``missing`` kept it from opening, by default those that were not heard."""
+        handshake = self._handshake
+        if handshake is not None and self._leads:
+            missing = handshake.awaited if missing is None else missing
+            self._lead.session_failed(self._now, missing, handshake.present)
         self._handshake = None
         self._early.clear()
         self.events.emit(EventKind.SESSION_FAILED, reason=reason)
+        self._on_unopened(self._leader)
 
     # --- the lead -----------------------------------------------------------------------------------------
 
     def _view(self) -> View:
-        statuses = {index: status for index, status in self._statuses.items() if index in self._linked}
+        statuses = {index: status for index, status in self._statuses.heard.items() if index in self._linked}
         own = self._own_status()
         if own is not None:
             statuses[self.index] = own
         session = None if self.session is None else self.session.id
         present = frozenset() if self.session is None else self.session.present
         opening = None if self._handshake is None else self._opening_since
-        return View(self._now, statuses, session, present, opening)
+        return View(self._now, statuses, session, present, opening, self._passed_over())
 
     def _carry_out(self, decision: Decision) -> None:
         members = len(self.roster.members)
@@ -393,19 +387,7 @@ class SiteNode(NeverPickled, ABC):
 
     def _announce_status(self, status: Status) -> None:
         """The same signed bytes to everyone this node has a link to."""
-        body = status.encode()
-        header = Header(
-            MessageType.STATUS,
-            self.roster.fingerprint,
-            SESSION_SCOPE,
-            MEMBERSHIP,
-            self.index,
-            EVERYONE,
-            self._status_sequence,
-        )
-        self._status_sequence += 1
-        prefix = header.encode(len(body))
-        data = prefix + body + self.identity.sign(CONTROL, prefix + body)
+        data = self._statuses.sign(status)
         for index in sorted(self._linked):
             self._out.append(Outgoing(self.roster.everyone[index].name, data))
 

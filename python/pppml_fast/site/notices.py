@@ -10,7 +10,17 @@ from pppml_fast.aggregation.encoding import Reader, Writer
 from pppml_fast.aggregation.standing import StateId
 from pppml_fast.errors import ProtocolError
 
-__all__ = ["NO_SESSION", "STATE_PIECE", "Phase", "Plan", "PlanKind", "StatePiece", "StateRequest", "Status"]
+__all__ = [
+    "IN_ATTEMPT",
+    "NO_SESSION",
+    "STATE_PIECE",
+    "Phase",
+    "Plan",
+    "PlanKind",
+    "StatePiece",
+    "StateRequest",
+    "Status",
+]
 
 NO_SESSION = bytes(32)
 Kind = TypeVar("Kind", bound=IntEnum)
@@ -37,6 +47,9 @@ class Phase(IntEnum):
     """It has released its share: it finishes this attempt, or its update is spent for nothing."""
     DONE = 7
     """It holds the last model of the training."""
+
+
+IN_ATTEMPT = frozenset({Phase.TRAINING, Phase.SUMMING, Phase.OPENING})
 
 
 @dataclass(frozen=True)

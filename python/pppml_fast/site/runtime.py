@@ -53,7 +53,7 @@ class Runtime:
         self._links.start(self)
         try:
             while not self._stopped and not self._node.ended:
-                for action in self._next_actions():
+                if (action := self._next_action()) is not None:
                     action()
                 self._node.tick(self._clock())
                 self._send()
@@ -102,8 +102,8 @@ class Runtime:
             self._waiting[peer] = self._waiting.get(peer, 0) + size
             self._changed.notify_all()
 
-    def _next_actions(self) -> list[Action]:
-        """One action, so that what it causes is sent before the next; none after a tick without any.
+    def _next_action(self) -> Action | None:
+        """One action, so that what it causes is sent before the next; None after a tick without any.
 
         Each peer's come in order; of those that have any, the one that was served longest ago is next.
         """
@@ -111,14 +111,14 @@ class Runtime:
             if not self._queues:
                 self._changed.wait(_TICK_S)
             if not self._queues:
-                return []
+                return None
             peer, queue = self._queues.popitem(last=False)
             size, action = queue.popleft()
             if queue:
                 self._queues[peer] = queue
             self._waiting[peer] -= size
             self._changed.notify_all()
-            return [action]
+            return action
 
     def _take(self, peer: str, data: bytes) -> None:
         self._received[peer] = self._received.get(peer, 0) + len(data)

@@ -1,0 +1,143 @@
+"""Whose turn it is to lead a ring, as one member sees it: that of the first one linked to it and not passed over.
+
+Nobody else watches over a lead. One that withholds proposals, keys or plans, from all or from some, can stop everyone
+or leave a member out; so each member counts how long anybody who could take part gets nowhere. After a while the lead
+is passed over, whoever is to blame: to lead means no more than to plan, and who is passed over takes part as before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from pppml_fast.site.lead import Timing
+from pppml_fast.site.notices import IN_ATTEMPT, Phase, Status
+
+__all__ = ["Leadership"]
+
+_MOST_DOUBLINGS = 5
+
+
+@dataclass
+class _Wait:
+    """How long a member has got nowhere since it finished ``round`` rounds, and how often that was too long."""
+
+    round: int
+    seconds: float = 0.0
+    times: int = 0
+    attempt: tuple[bytes, int, int] | None = None
+    began: float = -math.inf
+    progress: int = 0
+    moved: float = -math.inf
+
+
+class Leadership:
+    """Of the member ``me``; ``minimum`` is the fewest members that it sums with. Times are by the node's clock.
+
+    ``limit`` is how long a member may get nowhere under one lead, in seconds: time for absent members to come, for a
+    session that fails, and for another one.
+    """
+
+    def __init__(self, me: int, minimum: int, timing: Timing) -> None:
+        self._me, self._minimum, self._timing = me, minimum, timing
+        self.limit = timing.patience + 4 * timing.handshake
+        self._until: dict[int, float] = {}
+        self._times: dict[int, int] = {}
+        self._waits: dict[int, _Wait] = {}
+        self._led: dict[int, float] = {}
+        self._now: float | None = None
+
+    def passed_over(self, now: float) -> frozenset[int]:
+        """Whose turn it is not for now."""
+        return frozenset(index for index, until in self._until.items() if now < until)
+
+    def turn(self, candidates: Iterable[int], now: float) -> int:
+        """The first of these that is not passed over; where all are, the one that is for the shortest time."""
+        return min(candidates, key=lambda index: (max(now, self._until.get(index, now)), index))
+
+    def pass_over(self, index: int, now: float) -> float:
+        """Go without this lead for a while, twice as long each time until rounds go on. Returns the seconds."""
+        times = self._times[index] = self._times.get(index, 0) + 1
+        seconds: float = self.limit * 2.0 ** min(times - 1, _MOST_DOUBLINGS)
+        self._until[index] = now + seconds
+        self._led.clear()
+        for wait in self._waits.values():
+            wait.seconds = 0.0
+        return seconds
+
+    def refuse(self, index: int, now: float) -> None:
+        """Nothing came of a session that one proposed whose turn it was not: follow it no more for a short time."""
+        self._until[index] = max(self._until.get(index, now), now + 2 * self._timing.handshake)
+
+    def hold(self, index: int, now: float) -> None:
+        """A session of this lead is not left yet: the time for which it is passed over begins then."""
+        self._until[index] = max(self._until.get(index, now), now + self.limit)
+
+    def served(self, index: int) -> None:
+        """A round ended under this lead: unless somebody has got nowhere, what was is forgiven."""
+        if not any(wait.times for wait in self._waits.values()):
+            self._times.pop(index, None)
+
+    def waiting(self, statuses: Mapping[int, Status], session: bytes) -> frozenset[int]:
+        """Members outside this session that lack this member's newest model, and could take part."""
+        behind = self._behind(statuses)
+        return frozenset(i for i in self._fit(statuses) & behind if statuses[i].session != session)
+
+    def stuck(self, now: float) -> bool:
+        """Whether this member's own attempt has stood still for as long as an absent member is waited for."""
+        own = self._waits.get(self._me)
+        return own is not None and now - own.moved >= self._timing.patience
+
+    def watch(self, now: float, lead: int, statuses: Mapping[int, Status], finished: bool) -> tuple[int, int] | None:
+        """Count the time since the last call, under ``lead``. Returns the one that led most of the time in which a
+        member got nowhere for too long, and that member; None while there is none.
+
+        To one that is ``finished`` with the training, only those that lack its model have somewhere to get. Each one's
+        limit doubles whenever it was too long: who only says that it waits disturbs less and less.
+        """
+        passed, self._now = (0.0 if self._now is None else now - self._now), now
+        self._led[lead] = self._led.get(lead, 0.0) + passed
+        fit = self._fit(statuses)
+        counted = fit & self._behind(statuses) if finished else fit
+        for index in list(self._waits):
+            if index not in statuses:
+                del self._waits[index]
+        found = None
+        for index, status in statuses.items():
+            wait = self._waits.setdefault(index, _Wait(status.state.round))
+            if status.state.round > wait.round:
+                wait = self._waits[index] = _Wait(status.state.round)
+            if self._moves(wait, status, statuses, now):
+                wait.moved = now
+            elif index in counted and len(fit) >= self._minimum:
+                wait.seconds += passed
+                if wait.seconds >= self.limit * 2 ** min(wait.times, _MOST_DOUBLINGS):
+                    wait.times += 1
+                    found = index
+        return None if found is None else (max(self._led, key=self._led.__getitem__), found)
+
+    def _moves(self, wait: _Wait, status: Status, statuses: Mapping[int, Status], now: float) -> bool:
+        """Whether no lead could do more for a member: it has all, fetches a model, or is in an attempt that goes on."""
+        if status.phase in (Phase.DONE, Phase.FETCHING):
+            return True
+        if status.phase not in IN_ATTEMPT:
+            return False
+        attempt = (status.session, status.round, status.attempt)
+        if attempt != wait.attempt:
+            wait.attempt, wait.began = attempt, now
+        if status.progress != wait.progress:
+            wait.progress, wait.moved = status.progress, now
+        training = any(s.session == status.session and s.phase is Phase.TRAINING for s in statuses.values())
+        return (training and now - wait.began < self._timing.training) or now - wait.moved < 2 * self._timing.heartbeat
+
+    def _behind(self, statuses: Mapping[int, Status]) -> frozenset[int]:
+        own = statuses[self._me].state.round
+        return frozenset(index for index, status in statuses.items() if status.state.round < own)
+
+    def _fit(self, statuses: Mapping[int, Status]) -> frozenset[int]:
+        """Members that reach, as they say, everyone whom enough others reach."""
+        reached = Counter(index for status in statuses.values() for index in status.reachable)
+        here = {index for index, count in reached.items() if count >= self._minimum}
+        return frozenset(i for i, status in statuses.items() if i in here and here <= status.reachable)
