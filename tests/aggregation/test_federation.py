@@ -20,9 +20,9 @@ from aggregation_support import (
 )
 
 from pppml_fast import InputError, KeyReuseError, LayoutMismatchError, ParameterError, ProtocolError
-from pppml_fast.aggregation import Federation, Policy, State, open_federation
+from pppml_fast.aggregation import Federation, PartyMachine, Policy, State, open_federation
 from pppml_fast.aggregation.messages import MessageType
-from pppml_fast.transport import Delivery
+from pppml_fast.transport import Delivery, Outgoing
 
 SHAPES = [("collective", "ring"), ("collective", "star"), ("initiator", "ring"), ("plain", "ring"), ("plain", "star")]
 
@@ -138,6 +138,35 @@ def test_threads_all_receive_the_error_and_wrong_weights_are_refused() -> None:
         assert all("'east'" in error for error in errors)
         with pytest.raises(ProtocolError, match=r"is not the roster's"):
             fed.aggregators["north"].sum(np.zeros(SIZE, np.float32), weight=0.9)
+
+
+def test_shares_leave_before_the_sum_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[bytes] = []
+    shares: list[bytes] = []
+    states: dict[str, State] = {}
+    receive = PartyMachine.receive
+
+    def last_to_sign(delivery: Delivery) -> list[bytes]:
+        """South hears the others' statements only once it has their shares."""
+        kind = kind_of(delivery.data)
+        if delivery.hop != "south" or kind not in (MessageType.STATEMENT, MessageType.SHARE):
+            return [delivery.data]
+        (held if kind is MessageType.STATEMENT else shares).append(delivery.data)
+        return [] if kind is MessageType.STATEMENT else [delivery.data, *(held if len(shares) == 2 else [])]
+
+    def spy(self: PartyMachine, data: bytes) -> list[Outgoing]:
+        out = receive(self, data)
+        if any(kind_of(message.data) is MessageType.SHARE for message in out):
+            states[self.name] = self.state
+        return out
+
+    monkeypatch.setattr(PartyMachine, "receive", spy)
+    with federation(5, threshold=3) as fed:
+        fed.network.tamper = last_to_sign
+        result = fed.aggregate(vectors(5), round=0)
+        assert states == dict.fromkeys(NAMES, State.OPENING)
+        assert not any(machine.has_work for machine in fed.members.values())
+    assert result.members == NAMES
 
 
 def test_costs_follow_the_cost_model() -> None:

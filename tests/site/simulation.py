@@ -226,6 +226,9 @@ class Simulation:
         action(node)
         node.tick(self.now)
         self._collect(name)
+        while node.work():
+            node.tick(self.now)
+            self._collect(name)
 
     def _collect(self, name: str) -> None:
         node = self.nodes.get(name)

@@ -50,6 +50,7 @@ class CollectiveParty(PartyMachine):
         self._share_sums: dict[int, NDArray[np.int64]] = {}
         self._statements: dict[int, tuple[Statement, bytes]] = {}
         self._accused: set[int] = set()
+        self._opens_later = False
         self._mine: Statement | None = None
         self._handlers |= {
             MessageType.DEAL: self._on_deal,
@@ -65,6 +66,7 @@ class CollectiveParty(PartyMachine):
     def _on_begin(self) -> list[Outgoing]:
         now = self._now
         self._term = self._stream_pass = self._mine = None
+        self._opens_later = False
         for kept in (self._shares, self._share_sums, self._statements, self._accused):
             kept.clear()
         self._tags = SumTags(self.session, now.id.context) if self.session.roster.options.checks_sum else None
@@ -244,7 +246,19 @@ class CollectiveParty(PartyMachine):
         signers = [self.session.roster.members[index].name for index in sorted(members)]
         frames = self._ledger.release(self._now.id, signers)
         self.state = State.OPENING
-        return [self._routed(peer, MessageType.SHARE, data) for peer, data in frames] + self._advance()
+        # Opening a long vector takes long, and others may wait for these: they leave first.
+        self._opens_later = True
+        return [self._routed(peer, MessageType.SHARE, data) for peer, data in frames]
+
+    @property
+    def has_work(self) -> bool:
+        return self._opens_later and self.state is State.OPENING
+
+    def work(self) -> list[Outgoing]:
+        if not self.has_work:
+            return []
+        self._opens_later = False
+        return self._guarded(self._advance)
 
     def _on_share(self, message: Message) -> list[Outgoing]:
         sender = message.header.sender

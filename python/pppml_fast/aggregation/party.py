@@ -66,8 +66,9 @@ class PartyMachine(Intake):
     """One member's state machine for the rounds of a session: bytes in, bytes out, no socket, no clock.
 
     Drive it with `begin`, `contribute`, `receive` and `lost`; send what they return, and what `pull` gives whenever a
-    link has room. A refused message changes nothing: its reason goes to ``refusals``, its sender gets a refusal without
-    one. The result of an attempt is ``outcome``; the reason it has none is ``failure``.
+    link has room; then call `work` where it `has_work`. A refused message changes nothing: its reason goes to
+    ``refusals``, its sender gets a refusal without one. The result of an attempt is ``outcome``; the reason it has none
+    is ``failure``.
 
     ``spool`` is an existing folder for the returned sum, which else lies in memory, packed. ``window`` bounds the
     chunks that a ring's head is ahead of what came back, and those held before this party streams; the same for all
@@ -196,6 +197,15 @@ class PartyMachine(Intake):
             return self.pull(hop)
         return message
 
+    @property
+    def has_work(self) -> bool:
+        """Whether something was put off until what this party gave out so far is on its way: then call `work`."""
+        return False
+
+    def work(self) -> list[Outgoing]:
+        """Do what was put off, and return what to send."""
+        return []
+
     def lost(self, name: str) -> list[Outgoing]:
         """The transport cannot reach a party (or the relay) any more."""
         index = self.session.roster.index(name)
@@ -218,7 +228,11 @@ class PartyMachine(Intake):
         self._policy.check_live(live, len(roster.members), self._weights(self._now.params))
 
     def discard(self) -> None:
-        """Stop waiting for shares after this party's own was released; the update stays spent."""
+        """Stop waiting for shares after this party's own was released; the update stays spent.
+
+        Where enough are here the sum is opened first.
+        """
+        self.work()
         if self.state is State.OPENING:
             error = ProtocolError(f"{self._now.id} was discarded; its update is spent")
             self._end(State.DISCARDED, self.failure or error)

@@ -167,6 +167,14 @@ class Member(LedNode):
     def pull(self, hop: str) -> Outgoing | None:
         return None if self._machine is None else self._machine.pull(hop)
 
+    def _work(self) -> bool:
+        if self._machine is None or not self._machine.has_work:
+            return False
+        self._out += self._machine.work()
+        self._after_machine()
+        self._follow_held_plan()
+        return True
+
     def progress(self) -> AttemptProgress | None:
         machine, plan = self._machine, self._plan
         if machine is None or plan is None or machine.progress is None:

@@ -141,6 +141,14 @@ class SiteNode(NeverPickled, ABC):
     def pull(self, hop: str) -> Outgoing | None:
         """The next bulk message for a hop that has room, when there is one."""
 
+    def work(self) -> bool:
+        """Do what was put off until all that went out was handed over; whether there was anything."""
+        try:
+            return self._work()
+        except PppmlError as error:
+            self.refused("", error)
+            return True
+
     @abstractmethod
     def progress(self) -> AttemptProgress | None:
         """How far the newest attempt's bulk is; None before it moves."""
@@ -191,6 +199,10 @@ class SiteNode(NeverPickled, ABC):
     @abstractmethod
     def _begin(self, plan: Plan) -> None:
         """Follow a plan, this node's own or the lead's."""
+
+    def _work(self) -> bool:
+        """Do what was put off, if anything."""
+        return False
 
     def _check_proposer(self, sender: int) -> None:
         """Raise ProtocolError when a session is proposed by a node whose turn it is not."""

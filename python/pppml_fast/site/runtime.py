@@ -57,6 +57,9 @@ class Runtime:
                     action()
                 self._node.tick(self._clock())
                 self._send()
+                if self._node.work():
+                    self._node.tick(self._clock())
+                    self._send()
                 self._tell(self._clock())
             self._tell(math.inf)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["LinkEvents", "Links", "Node", "Outgoing", "Streaming"]
+__all__ = ["LinkEvents", "Links", "Node", "Outgoing", "Streaming", "Working"]
 
 
 class Outgoing(NamedTuple):
@@ -31,6 +31,18 @@ class Streaming(Protocol):
 
     def pull(self, hop: str) -> Outgoing | None:
         """The next bulk message for ``hop``, None while there is none. What it gives must be sent, in order."""
+
+
+@runtime_checkable
+class Working(Protocol):
+    """A node that puts work off until what it gave out is on its way."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is any."""
+
+    def work(self) -> Sequence[Outgoing]:
+        """Do it, and return what to send."""
 
 
 class LinkEvents(Protocol):

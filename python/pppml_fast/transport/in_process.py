@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from pppml_fast.transport.base import Node, Outgoing, Streaming
+from pppml_fast.transport.base import Node, Outgoing, Streaming, Working
 
 __all__ = ["Delivery", "InProcessNetwork", "Tamper"]
 
@@ -61,7 +61,7 @@ class InProcessNetwork:
 
     def run(self) -> None:
         """Deliver until the queue is empty and no node has anything more to give."""
-        while self._queue or self._pull():
+        while self._queue or self._pull() or self._work():
             event = self._queue.popleft()
             if isinstance(event, Delivery):
                 self._deliver(event)
@@ -79,6 +79,13 @@ class InProcessNetwork:
                     if message is None:
                         break
                     self.post(name, [message])
+        return bool(self._queue)
+
+    def _work(self) -> bool:
+        """Let the nodes do what they put off; whether that gave anything to deliver."""
+        for name, node in self.nodes.items():
+            if name not in self.dropped and isinstance(node, Working) and node.has_work:
+                self.post(name, node.work())
         return bool(self._queue)
 
     def _deliver(self, delivery: Delivery) -> None:
