@@ -9,6 +9,7 @@ from liars import all_at, honest, kind_of, models_of, signed_anew
 from simulation import Simulation
 
 from pppml_fast.aggregation.messages import Header, MessageType
+from pppml_fast.site.events import EventKind
 from pppml_fast.site.member import Member
 
 
@@ -102,3 +103,19 @@ def test_garbage_is_no_progress(tmp_path: Path) -> None:
     names = honest(sim, "site2")
     assert sim.run(300, lambda: all_at(sim, names, 3))
     sim.check()
+
+
+def test_a_lead_that_trains_for_long_is_not_passed_over(tmp_path: Path) -> None:
+    """Each round takes it several times what the others would wait for a lead that withholds."""
+    sim = Simulation(tmp_path, 5)
+    begin = sim._train
+
+    def slow(name: str, round_: int, salt: int) -> None:
+        sim.training = (90.0, 90.0) if name == "site0" else (0.2, 0.5)
+        begin(name, round_, salt)
+
+    sim._train = slow  # type: ignore[method-assign]
+    assert sim.run(400, sim.finished)
+    sim.check()
+    assert {len(sum_.live) for sum_ in sim.accepted} == {5}
+    assert not sim.kinds(EventKind.SESSION_FAILED)

@@ -318,13 +318,12 @@ class Lead:
         left out again before the others were.
         """
         self._acquit(present)
-        self._failures, self._retry_at = 0, now + self.timing.retry  # what comes next is something else
         left, others = present - missing, present - {self.me}
         again = any(map(self._silenced.get, missing))
         exhausted = others <= self._in_vain
         if missing and len(left) >= self.minimum and (exhausted or (not again and 2 * (len(left) - 1) > self.members)):
             self._in_vain.clear()
-            self._silence(now, missing)
+            self._silence_next(now, missing)
         elif len(present) > self.minimum and others:
             if exhausted:
                 self._in_vain.clear()
@@ -333,7 +332,12 @@ class Lead:
             self._suspected[self._suspect] = now
             for index in missing:
                 self._silent.pop(index, None)
-            self._silence(now, {self._suspect})
+            self._silence_next(now, {self._suspect})
+
+    def _silence_next(self, now: float, indices: Collection[int]) -> None:
+        """With others what failed is something else: it is tried at once."""
+        self._silence(now, indices)
+        self._failures, self._retry_at = 0, now + self.timing.retry
 
     def _acquit(self, present: Collection[int]) -> None:
         """What failed again, failed without the one that was suspected."""
