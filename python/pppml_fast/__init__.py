@@ -28,6 +28,7 @@ from pppml_fast.errors import (
     ParameterError,
     PppmlError,
     ProtocolError,
+    SiteError,
 )
 from pppml_fast.layout import Layout, TensorSpec
 from pppml_fast.memory import release_memory, set_memory_limit
@@ -55,6 +56,7 @@ __all__ = [
     "ProtocolError",
     "PublicKey",
     "SecretKey",
+    "SiteError",
     "TensorSpec",
     "__version__",
     "add",

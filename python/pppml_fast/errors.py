@@ -38,6 +38,10 @@ class ProtocolError(PppmlError):
     """A message, state or roster breaks the rules of the protocol and was refused."""
 
 
+class SiteError(PppmlError):
+    """A site cannot go on: its own disk or training refuses. No message of another party is to blame."""
+
+
 class ConfigError(PppmlError, ValueError):
     """A configuration file or an override names something that does not exist or does not fit."""
 

@@ -64,8 +64,10 @@ class Simulation:
         topology: str = "ring",
         rounds: int = 3,
         seed: int = 0,
+        policy: Policy | None = None,
     ) -> None:
         self.folder, self.rounds, self.random = folder, rounds, random.Random(seed)
+        self.policy = policy or Policy()
         self.names = tuple(f"site{index}" for index in range(parties))
         self.identities = {name: Identity.generate(name) for name in (*self.names, RELAY)}
         self.params = CkksParams.preset("p31", parties=parties, clip=1.0, keys="collective", weights="public")
@@ -98,7 +100,7 @@ class Simulation:
     def start(self, name: str) -> None:
         """Start a node from its disk."""
         events = Events(lambda: self.now, [lambda event: self._hear(name, event)])
-        policy = Policy()
+        policy = self.policy
         if name == RELAY:
             node: SiteNode = Coordinator(self.identities[name], self.roster, self.layout, policy, events, self.TIMING)
         else:

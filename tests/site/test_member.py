@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from simulation import RELAY, Chaos, Simulation
 
+from pppml_fast import DataError, SiteError
+from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.messages import MessageType, parse_header
 from pppml_fast.aggregation.standing import Standing, StateId, agreed_state
 from pppml_fast.site.events import EventKind
@@ -255,6 +257,44 @@ def test_a_coordinator_that_meddles_with_messages_stops_rounds_and_nothing_more(
     assert sim.run(150, sim.finished)
     sim.check()
     assert len(models(sim)) == 1
+
+
+def test_too_few_for_a_policy_wait_for_more(tmp_path: Path) -> None:
+    """Three of five are enough by number, but each would weigh a third."""
+    sim = Simulation(tmp_path, 5, rounds=3, policy=Policy(max_share=0.3))
+    assert sim.run(60, lambda: len(sim.accepted) >= 5)
+    for name in ("site3", "site4"):
+        sim.crash(name)
+    before = len(sim.accepted)
+    sim.run(60)
+    # Whoever had all shares of the sum that was under way may have opened it.
+    assert len(sim.accepted) <= before + 5 and set(sim.nodes) == {"site0", "site1", "site2"}
+    assert any("of the weight" in str(event.fields) for _, event in sim.events)
+    sim.mend()
+    assert sim.run(200, sim.finished)
+    sim.check()
+    assert len(models(sim)) == 1
+
+
+@pytest.mark.parametrize("what", ["commit", "step_back"])
+def test_what_the_own_disk_refuses_ends_the_site_and_blames_no_peer(
+    tmp_path: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim = Simulation(tmp_path, 3, rounds=3)
+
+    def full(*_: object) -> None:
+        raise DataError("the disk is full")
+
+    monkeypatch.setattr(sim.applications["site1"], what, full)
+    if what == "step_back":
+        # The others lose the sum that this one opened: it has to go back to the model that they hold.
+        alone = lambda sender, hop, data: (  # noqa: E731
+            [] if hop != "site1" and parse_header(data)[0].type is MessageType.SHARE else [data]
+        )
+        sim.tamper = alone
+    with pytest.raises(SiteError, match="cannot be kept here: the disk is full"):
+        sim.run(100)
+    assert not sim.kinds(EventKind.REFUSED)
 
 
 def test_shares_that_do_not_come_end_an_attempt_without_an_accusation(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from pppml_fast.aggregation.base import check_finite
-from pppml_fast.errors import ConfigError, DataError, InputError, PppmlError
+from pppml_fast.errors import ConfigError, DataError, InputError, PppmlError, SiteError
 from pppml_fast.experiment.checkpoint import Checkpoint, StateFolder
 from pppml_fast.experiment.participant import Participant, Trained, apply_mean
 from pppml_fast.experiment.site_job import Job, Private, StoppedError
@@ -29,7 +29,7 @@ from pppml_fast.experiment.state import memory_of, memory_state, model_sha256
 from pppml_fast.experiment.study import Study
 from pppml_fast.experiment.tracks import algorithm_of
 from pppml_fast.learning import PartyMemory, ServerState, buffers_of, parameters_of
-from pppml_fast.site.application import StateId
+from pppml_fast.site.application import StateId, keeping
 
 __all__ = ["Failed", "Ready", "SiteTraining", "state_id"]
 
@@ -128,7 +128,7 @@ class SiteTraining:
     def commit(self, round: int, mean: NDArray[np.float32]) -> StateId:
         """Apply the mean of a round, (layout.size,) float32, to the newest state.
 
-        Raises InputError for another round, another length, NaN and Inf; DataError when the disk refuses.
+        Raises InputError for another round, another length, NaN and Inf; SiteError when the disk refuses.
         """
         newest = self._kept[0]
         if round != newest.id.round:
@@ -161,7 +161,8 @@ class SiteTraining:
     def adopt(self, state: StateId, data: bytes) -> None:
         """Keep what another site exported in place of all states; what is the site's own stays the site's.
 
-        Raises DataError unless ``data`` is a model of this network that hashes to ``state``.
+        Raises DataError unless ``data`` is a model of this network that hashes to ``state``; SiteError when the disk
+        refuses.
         """
         shared = self._parsed(state, data)
         private, records = self._own_part(state.round)
@@ -169,7 +170,8 @@ class SiteTraining:
         adopted = {"seed": self.seed, "track": self.track, "round": state.round, "adopted": True}
         self._keep([_kept(shared, private, [*records, adopted])])
         if self.noise is not None:
-            self.noise.close_round()
+            with keeping(state.round):
+                self.noise.close_round()
 
     def step_back(self, state: StateId) -> None:
         """Forget the newest state; ``state`` is the one before. Raises DataError when it is not kept."""
@@ -291,10 +293,10 @@ class SiteTraining:
     def _keep(self, states: list[_Kept]) -> None:
         try:
             self._folder.keep([kept.checkpoint for kept in states])
-        except DataError:
+        except DataError as error:
             # The disk may have refused before or after the change was made: it decides.
             self._kept = [self._restored(checkpoint) for checkpoint in self._folder.load()] or self._kept
-            raise
+            raise SiteError(f"the model of round {states[0].id.round} cannot be kept: {error}") from error
         self._kept = states
         with self._mutex:
             self._drop()

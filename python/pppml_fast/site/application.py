@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pppml_fast.aggregation.standing import StateId
+from pppml_fast.errors import PppmlError, SiteError
 
-__all__ = ["Application", "StateId"]
+__all__ = ["Application", "StateId", "keeping"]
 
 
 class Application(Protocol):
     """A site's training, and the shared model it keeps on disk: the newest state and the one before.
 
     The runtime calls it from one thread. Every change is durable when its method returns; a kill at any instant leaves
-    the states of before or after.
+    the states of before or after. What `commit` and `step_back` raise, and all but a DataError of `adopt`, ends the
+    runtime: the site cannot go on.
     """
 
     @property
@@ -51,3 +55,15 @@ class Application(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Plain values for logs and the live view: name, rounds wanted, model size."""
+
+
+@contextmanager
+def keeping(round: int) -> Iterator[None]:
+    """What is refused within, where a model of ``round`` finished rounds is to be kept, ends the site: no peer is to
+    blame. Raises SiteError instead."""
+    try:
+        yield
+    except SiteError:
+        raise
+    except PppmlError as error:
+        raise SiteError(f"the model of round {round} cannot be kept here: {error}") from error

@@ -25,9 +25,9 @@ from pppml_fast.aggregation.party import PartyMachine
 from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.aggregation.session import Session
 from pppml_fast.aggregation.standing import Standing
-from pppml_fast.errors import KeyReuseError, PppmlError, ProtocolError
+from pppml_fast.errors import KeyReuseError, PppmlError, ProtocolError, SiteError
 from pppml_fast.params import CkksParams
-from pppml_fast.site.application import Application, StateId
+from pppml_fast.site.application import Application, StateId, keeping
 from pppml_fast.site.catch_up import CatchUp
 from pppml_fast.site.draws import Draws
 from pppml_fast.site.events import EventKind, Events
@@ -239,7 +239,8 @@ class Member(LedNode):
         if states[0].round > agreed.round:
             self._draws.step_back(states[0].round - 1)
         if agreed in states:
-            self._application.step_back(agreed)
+            with keeping(agreed.round):
+                self._application.step_back(agreed)
             self.events.emit(EventKind.STEPPED_BACK, round=agreed.round, model=agreed.hash.hex())
             return
         self._catch_up.begin(agreed, standings, self._ask, self._now)
@@ -378,7 +379,8 @@ class Member(LedNode):
         outcome = machine.outcome
         if outcome is None:
             raise ProtocolError(f"round {plan.round} has no outcome")
-        state = self._application.commit(plan.round, outcome.mean)
+        with keeping(plan.round + 1):
+            state = self._application.commit(plan.round, outcome.mean)
         self._draws.finished(plan.round)
         self._served()
         members = [self.roster.names[index] for index in sorted(outcome.members)]
@@ -410,6 +412,8 @@ class Member(LedNode):
             return
         try:
             state = self._catch_up.adopt()
+        except SiteError:
+            raise
         except PppmlError as error:
             self.refused(self.roster.names[sender], error)
             self._next_holder()

@@ -6,7 +6,8 @@ A state machine without I/O: `up`, `down`, `receive` and `tick` go in, `outgoing
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.aggregation.session import Gate, Session
 from pppml_fast.aggregation.standing import Standing, StateId, agreed_state
 from pppml_fast.aggregation.streams import Progress
-from pppml_fast.errors import PppmlError, ProtocolError
+from pppml_fast.errors import PppmlError, ProtocolError, SiteError
 from pppml_fast.layout import Layout
 from pppml_fast.site.events import EventKind, Events
 from pppml_fast.site.lead import Attempt, Decision, End, Lead, Leave, Propose, Timing, View
@@ -128,14 +129,13 @@ class SiteNode(NeverPickled, ABC):
             decision = self._lead.decide(self._view())
             if decision is None:
                 break
-            self._carry_out(decision)
+            with self._refusing(self.identity.name):
+                self._carry_out(decision)
 
     def receive(self, peer: str, data: bytes) -> None:
         """Take one message of a link; what is refused changes nothing."""
-        try:
+        with self._refusing(peer):
             self._dispatch(peer, data)
-        except PppmlError as error:
-            self.refused(peer, error)
 
     @abstractmethod
     def pull(self, hop: str) -> Outgoing | None:
@@ -143,15 +143,23 @@ class SiteNode(NeverPickled, ABC):
 
     def work(self) -> bool:
         """Do what was put off until all that went out was handed over; whether there was anything."""
-        try:
+        with self._refusing(self.identity.name):
             return self._work()
-        except PppmlError as error:
-            self.refused("", error)
-            return True
+        return True
 
     @abstractmethod
     def progress(self) -> AttemptProgress | None:
         """How far the newest attempt's bulk is; None before it moves."""
+
+    @contextmanager
+    def _refusing(self, peer: str) -> Iterator[None]:
+        """What a peer made this node do, or a decision of its own, may break a rule; only a SiteError ends the node."""
+        try:
+            yield
+        except SiteError:
+            raise
+        except PppmlError as error:
+            self.refused(peer, error)
 
     def refused(self, peer: str, error: PppmlError) -> None:
         """A message of a peer was refused: the reason is for this node's log alone."""
@@ -374,7 +382,10 @@ class SiteNode(NeverPickled, ABC):
             self._leader = self.index
             self._start_handshake(self.roster, decision.present)
             if self._handshake is not None:
-                self._out += self._handshake.start()
+                try:
+                    self._out += self._handshake.start()
+                except ProtocolError as error:
+                    self._drop_handshake(str(error))
             return
         live: frozenset[int] = frozenset()
         if isinstance(decision, Attempt):
