@@ -17,7 +17,7 @@ import torch
 from site_rounds import DrivenSite
 
 import pppml_fast
-from pppml_fast.errors import DataError
+from pppml_fast.errors import DataError, SiteError
 from pppml_fast.experiment.checkpoint import Checkpoint, StateFolder
 from pppml_fast.experiment.study import Study
 
@@ -108,7 +108,7 @@ def test_memory_follows_the_disk_when_it_refuses(
         update = np.concatenate(site.trained(0))
         with monkeypatch.context() as patched:
             at_operation(patched, number, after, OSError(errno.ENOSPC, "No space left on device"))
-            with contextlib.suppress(DataError):
+            with contextlib.suppress(SiteError):
                 site.training.commit(0, mean)
         in_memory = site.training.states
         site.restart()
