@@ -39,7 +39,7 @@ class ProtocolError(PppmlError):
 
 
 class SiteError(PppmlError):
-    """A site cannot go on: its own disk or training refuses. No message of another party is to blame."""
+    """A site cannot go on: its own disk refuses. No message of another party is to blame."""
 
 
 class ConfigError(PppmlError, ValueError):

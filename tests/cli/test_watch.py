@@ -116,9 +116,17 @@ def test_following_ends_with_an_interrupt(logs: list[Path]) -> None:
     """What is logged while it runs is shown; Ctrl-C leaves without a word."""
     command = [sys.executable, "-m", "pppml_fast.cli", "watch", str(logs[0])]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # What a shell runs in the background ignores interrupts, and hands that on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
     )
+    signal.signal(signal.SIGINT, before)
     try:
         assert running.stdout is not None and running.stderr is not None
         for _ in range(8):

@@ -228,7 +228,7 @@ class Simulation:
         action(node)
         node.tick(self.now)
         self._collect(name)
-        while node.work():
+        while node.do_deferred():
             node.tick(self.now)
             self._collect(name)
 

@@ -340,6 +340,83 @@ def test_a_lead_whose_plans_differ_opens_nothing_with_them(tmp_path: Path, kind:
 # --- floods ------------------------------------------------------------------------------------------------------
 
 
+def test_a_lead_that_plans_nonsense_and_goes_away_ends_nobody(tmp_path: Path) -> None:
+    """The plan is held, as the lead keeps back its model's hash; it comes due when the link goes down."""
+    sim = Simulation(tmp_path, 5)
+    lied: set[str] = set()
+
+    def tamper(sender: str, hop: str, data: bytes) -> list[bytes]:
+        if sender == "site0" and kind_of(data) is MessageType.MODEL_HASH:
+            return []
+        if sender == "site0" and kind_of(data) is MessageType.PLAN and all_at(sim, [hop], 1):
+            lied.add(hop)
+            plan = Plan.parse(parse_frame(data).body)
+            return [signed_anew(sim, "site0", data, replace(plan, round=plan.round + 7).encode())]
+        return [data]
+
+    sim.tamper = tamper
+    others = honest(sim, "site0")
+    assert sim.run(30, lambda: len(lied) == 4)
+    sim.run(0.5)
+    assert all(member(sim, name)._held_plan for name in others)
+    sim.crash("site0")
+    assert all(any("is planned" in reason for reason in refusals(sim, name)) for name in others)
+    assert sim.run(300, lambda: all_at(sim, others, 3))
+    sim.check()
+
+
+def test_a_malformed_chunk_that_is_held_is_refused_in_its_senders_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes in place of a deal, so that the others have to wait; it is looked at when its sender goes away."""
+    sim = Simulation(tmp_path, 5)
+    seal, others = Gate.seal, honest(sim, LIAR)
+
+    def false_seal(
+        self: Gate, receiver: int, type_: MessageType, body: bytes, blocks: tuple[int, int] = (0, 0)
+    ) -> bytes:
+        if self._session.identity.name == LIAR and type_ is MessageType.DEAL:
+            return seal(self, receiver, MessageType.CHUNK, b"x" * 40, (0, 1))
+        return seal(self, receiver, type_, body, blocks)
+
+    monkeypatch.setattr(Gate, "seal", false_seal)
+
+    def held() -> bool:
+        machines = [member(sim, name)._machine for name in others]
+        return all(machine is not None and machine._attempt and machine._now.held for machine in machines)
+
+    assert sim.run(30, held)
+    sim.run(1.5)  # all have contributed
+    sim.crash(LIAR)
+    told = sim.kinds(EventKind.REFUSED)
+    assert {event.fields["peer"] for event in told} == {LIAR} and not sim.kinds(EventKind.FAILED)
+    assert sim.run(300, lambda: all_at(sim, others, 3))
+    sim.check()
+
+
+def test_hashes_of_models_without_end_are_refused(tmp_path: Path) -> None:
+    sim = Simulation(tmp_path, 3)
+    sent = [0]
+
+    def tamper(sender: str, hop: str, data: bytes) -> list[bytes]:
+        node = member(sim, LIAR)
+        machine = node._machine
+        if sender != LIAR or kind_of(data) is not MessageType.STATUS or machine is None or machine._attempt is None:
+            return [data]
+        sent[0] += 100
+        receiver = sim.roster.index(hop)
+        hashes = [machine._now.gate.sign(receiver, MessageType.MODEL_HASH, bytes(32)) for _ in range(100)]
+        return [data, *hashes]
+
+    sim.tamper = tamper
+    sim.run(10)
+    assert sent[0] > 100
+    machines = [member(sim, name)._machine for name in honest(sim, LIAR)]
+    models = [machine._now.models for machine in machines if machine is not None and machine._attempt is not None]
+    assert max((len(hashes) for kept in models for hashes in kept.values()), default=0) <= 8
+    assert any("already" in reason for reason in refusals(sim))
+
+
 def flood(sim: Simulation, make: Callable[[bytes], list[bytes]]) -> None:
     """Beside every message of the liar go those that ``make`` gives."""
     sim.tamper = lambda sender, hop, data: [data, *make(data)] if sender == LIAR else [data]

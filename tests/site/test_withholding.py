@@ -9,6 +9,7 @@ from liars import all_at, honest, kind_of, models_of, signed_anew
 from simulation import Simulation
 
 from pppml_fast.aggregation.messages import Header, MessageType
+from pppml_fast.aggregation.payloads import Abandon, AbandonReason
 from pppml_fast.site.events import EventKind
 from pppml_fast.site.member import Member
 
@@ -98,6 +99,33 @@ def test_garbage_is_no_progress(tmp_path: Path) -> None:
                 about = Header(MessageType.DEAL, node.session.id, node._plan.round, node._plan.attempt, 2, 0, 0)
                 return [data, about.encode(40) + bytes(40)]
         return [data]
+
+    sim.tamper = tamper
+    names = honest(sim, "site2")
+    assert sim.run(300, lambda: all_at(sim, names, 3))
+    sim.check()
+
+
+@pytest.mark.parametrize("topology", ["ring", "star"])
+@pytest.mark.parametrize("said", [MessageType.REFUSED, MessageType.MODEL_HASH, MessageType.ABANDON])
+def test_what_may_be_said_at_any_time_is_no_progress(tmp_path: Path, said: MessageType, topology: str) -> None:
+    """A member withholds its chunks and says one thing again and again, properly signed."""
+    sim = Simulation(tmp_path, 5, topology)
+    sim.training = (0.2, 0.5)
+    bodies = {MessageType.REFUSED: b"", MessageType.MODEL_HASH: bytes(32)}
+    body = bodies.get(said, Abandon(AbandonReason.STOPPED).encode())
+
+    def tamper(sender: str, hop: str, data: bytes) -> list[bytes]:
+        kind, node = kind_of(data), sim.nodes.get("site2")
+        if sender != "site2" or not isinstance(node, Member):
+            return [data]
+        if kind in (MessageType.CHUNK, MessageType.RETURN):
+            return []
+        machine = node._machine
+        if kind is not MessageType.STATUS or machine is None or machine._attempt is None or node.session is None:
+            return [data]
+        receivers = [index for index in range(5) if index != 2] if topology == "star" else [sim.roster.index(hop)]
+        return [data, *(machine._now.gate.sign(index, said, body) for index in receivers)]
 
     sim.tamper = tamper
     names = honest(sim, "site2")

@@ -20,6 +20,7 @@ __all__ = [
     "ENDED_WITHOUT_SUM",
     "SUM_ROUNDS",
     "AttemptState",
+    "HeldMessageError",
     "Meter",
     "Outcome",
     "PeerAbandonedError",
@@ -33,6 +34,14 @@ SUM_ROUNDS = 1 << 31
 
 class PeerAbandonedError(ProtocolError):
     """The attempt ended because another party said so; that party's log has the cause."""
+
+
+class HeldMessageError(ProtocolError):
+    """A message that was held for a while is refused: ``sender`` is whose it was, an index of the roster."""
+
+    def __init__(self, sender: int, reason: ProtocolError) -> None:
+        super().__init__(str(reason))
+        self.sender = sender
 
 
 class State(Enum):

@@ -134,11 +134,7 @@ class CollectiveParty(PartyMachine):
         observer = None if self._tags is None else self._tags.observer(self._now.params, self._now.length)
         self._stream_pass = self._new_pass(self._term, observer=observer)
         self.state = State.STREAMING
-        out = []
-        held, self._now.held = self._now.held, []
-        for message in held:
-            out += self._on_stream(message)
-        return out
+        return self._take_held(self._on_stream)
 
     def _source(self) -> Source | None:
         return self._stream_pass if self.state is State.STREAMING else None

@@ -120,11 +120,7 @@ class InitiatorParty(PartyMachine):
         if not isinstance(ring, RingPass):
             raise ProtocolError("the initiator protocol needs a ring")
         self._ring = ring
-        out = []
-        held, now.held = now.held, []
-        for message in held:
-            out += self._on_chunk(message)
-        return out + self._advance()
+        return self._take_held(self._on_chunk) + self._advance()
 
     # --- 4. open and announce -----------------------------------------------------------------------------
 

@@ -12,6 +12,9 @@ from pppml_fast.transport.base import Outgoing
 
 __all__ = ["ModelHashes"]
 
+_TOLD = 8
+"""Hashes of one party after one sum: one, or a few where a caller compares more than once."""
+
 
 class ModelHashes(Correspondent):
     """The part of a member's machine that tells its new model's hash and hears the others'.
@@ -36,6 +39,8 @@ class ModelHashes(Correspondent):
 
     def _on_model(self, message: Message) -> list[Outgoing]:
         hash_ = Digest.parse(message.body).value
+        if len(self._now.models.get(message.header.sender, [])) >= _TOLD:
+            raise ProtocolError(f"party {message.header.sender} told the hashes of {_TOLD} models already")
         self._now.models.setdefault(message.header.sender, []).append(hash_)
         self._compare_models()
         return []

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pppml_fast.aggregation.attempt_state import (
     ACTIVE,
     AttemptState,
+    HeldMessageError,
     Outcome,
     PeerAbandonedError,
     State,
@@ -341,6 +342,19 @@ class PartyMachine(Intake):
             )
         now.held.append(message)
         return []
+
+    def _take_held(self, take: Callable[[Message], list[Outgoing]]) -> list[Outgoing]:
+        """Let ``take`` have what was held. What it refuses is its sender's fault, not whoever's message comes now."""
+        out = []
+        held, self._now.held = self._now.held, []
+        for message in held:
+            try:
+                out += take(message)
+            except StreamBrokenError:
+                raise
+            except ProtocolError as error:
+                self.refusals.append(HeldMessageError(message.header.sender, error))
+        return out
 
     def _stream(self, stream: RingPass | StarPass, message: Message) -> list[Outgoing]:
         chunk = Chunk.parse(message.body)

@@ -92,11 +92,7 @@ class PlainParty(PartyMachine):
         if self.state is State.PREPARING and term is not None and self._everyone_ready():
             self._stream_pass = self._new_pass(term)
             self.state = State.STREAMING
-            out = []
-            held, self._now.held = self._now.held, []
-            for message in held:
-                out += self._on_stream(message)
-            return out
+            return self._take_held(self._on_stream)
         if self.state is State.STREAMING and stream is not None and stream.complete:
             return self._close(stream)
         return []

@@ -58,12 +58,13 @@ class Application(Protocol):
 
 
 @contextmanager
-def keeping(round: int) -> Iterator[None]:
+def keeping(round: int, faults_of_others: tuple[type[PppmlError], ...] = ()) -> Iterator[None]:
     """What is refused within, where a model of ``round`` finished rounds is to be kept, ends the site: no peer is to
-    blame. Raises SiteError instead."""
+    blame. Raises SiteError instead, but for ``faults_of_others``."""
+    passed: tuple[type[PppmlError], ...] = (SiteError, *faults_of_others)
     try:
         yield
-    except SiteError:
+    except passed:
         raise
     except PppmlError as error:
         raise SiteError(f"the model of round {round} cannot be kept here: {error}") from error

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from pppml_fast.aggregation.standing import Standing
-from pppml_fast.errors import ProtocolError
-from pppml_fast.site.application import Application, StateId
+from pppml_fast.errors import DataError, ProtocolError
+from pppml_fast.site.application import Application, StateId, keeping
 from pppml_fast.site.notices import STATE_PIECE, StatePiece, StateRequest
 
 __all__ = ["CatchUp", "Fetch", "Server"]
@@ -129,11 +129,13 @@ class CatchUp:
         return self._fetch.complete
 
     def adopt(self) -> StateId:
-        """Let the application take the complete model. Raises what the application raises: it was a wrong one."""
+        """Let the application take the complete model. Raises DataError for a wrong one, SiteError where it cannot be
+        kept."""
         if self._fetch is None:
             raise ProtocolError("no model is on its way here")
         state = self._fetch.state
-        self._application.adopt(state, bytes(self._fetch.data))
+        with keeping(state.round, faults_of_others=(DataError,)):
+            self._application.adopt(state, bytes(self._fetch.data))
         self._fetch = None
         return state
 

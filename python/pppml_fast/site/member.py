@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation.attempt_state import ACTIVE, State
+from pppml_fast.aggregation.attempt_state import ACTIVE, HeldMessageError, State
 from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.founding import machine_of
@@ -25,7 +25,7 @@ from pppml_fast.aggregation.party import PartyMachine
 from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.aggregation.session import Session
 from pppml_fast.aggregation.standing import Standing
-from pppml_fast.errors import KeyReuseError, PppmlError, ProtocolError, SiteError
+from pppml_fast.errors import DataError, KeyReuseError, PppmlError, ProtocolError
 from pppml_fast.params import CkksParams
 from pppml_fast.site.application import Application, StateId, keeping
 from pppml_fast.site.catch_up import CatchUp
@@ -39,6 +39,7 @@ from pppml_fast.transport.base import Outgoing
 
 __all__ = ["Member"]
 
+_MOVES_NOTHING = frozenset({MessageType.REFUSED, MessageType.MODEL_HASH, MessageType.ABANDON, MessageType.BEGIN})
 _SUMMING = frozenset({State.STREAMING, State.CLOSING})
 _ENDS = {
     State.ABANDONED: EventKind.ABANDONED,
@@ -167,7 +168,7 @@ class Member(LedNode):
     def pull(self, hop: str) -> Outgoing | None:
         return None if self._machine is None else self._machine.pull(hop)
 
-    def _work(self) -> bool:
+    def _do_deferred(self) -> bool:
         if self._machine is None or not self._machine.has_work:
             return False
         self._out += self._machine.work()
@@ -327,7 +328,8 @@ class Member(LedNode):
             raise ProtocolError(f"{header.type.name} belongs to a session that this member is not in")
         refused = len(machine.refusals)
         self._out += machine.receive(data)
-        self._messages += len(machine.refusals) == refused  # what is refused moves nothing
+        # What is refused moves nothing, nor does what may be said at any time and again.
+        self._messages += len(machine.refusals) == refused and header.type not in _MOVES_NOTHING
         self._after_machine(peer)
         self._follow_held_plan()
 
@@ -345,7 +347,8 @@ class Member(LedNode):
             return
         refusals, machine.refusals[:] = list(machine.refusals), []
         for error in refusals:
-            self.refused(peer, error)
+            sender = self.roster.everyone[error.sender].name if isinstance(error, HeldMessageError) else peer
+            self.refused(sender, error)
         evidence, machine.evidence[:] = list(machine.evidence), []
         for statements in evidence:
             self._tell_evidence(statements)
@@ -412,9 +415,7 @@ class Member(LedNode):
             return
         try:
             state = self._catch_up.adopt()
-        except SiteError:
-            raise
-        except PppmlError as error:
+        except DataError as error:
             self.refused(self.roster.names[sender], error)
             self._next_holder()
             return

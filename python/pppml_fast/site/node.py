@@ -114,17 +114,19 @@ class SiteNode(NeverPickled, ABC):
         index = self.roster.index(peer)
         self._linked.discard(index)
         self._statuses.forget(index)
-        if self._handshake is not None:
-            self._out += self._handshake.lost(peer)
-            self._after_handshake()
-        self._on_down(peer)
+        with self._refusing(peer):
+            if self._handshake is not None:
+                self._out += self._handshake.lost(peer)
+                self._after_handshake()
+            self._on_down(peer)
 
     def tick(self, now: float) -> None:
         """The time, in seconds by a clock that never goes back: several times in a heartbeat, and before each event."""
         self._now = now
         if self._handshake is not None and now - self._opening_since >= self.timing.handshake:
             self._drop_handshake(f"no session opened within {self.timing.handshake:g} s")
-        self._on_tick()
+        with self._refusing(self.identity.name):
+            self._on_tick()
         while self._leads and not self.ended:
             decision = self._lead.decide(self._view())
             if decision is None:
@@ -141,10 +143,10 @@ class SiteNode(NeverPickled, ABC):
     def pull(self, hop: str) -> Outgoing | None:
         """The next bulk message for a hop that has room, when there is one."""
 
-    def work(self) -> bool:
+    def do_deferred(self) -> bool:
         """Do what was put off until all that went out was handed over; whether there was anything."""
         with self._refusing(self.identity.name):
-            return self._work()
+            return self._do_deferred()
         return True
 
     @abstractmethod
@@ -208,7 +210,7 @@ class SiteNode(NeverPickled, ABC):
     def _begin(self, plan: Plan) -> None:
         """Follow a plan, this node's own or the lead's."""
 
-    def _work(self) -> bool:
+    def _do_deferred(self) -> bool:
         """Do what was put off, if anything."""
         return False
 
@@ -379,8 +381,8 @@ class SiteNode(NeverPickled, ABC):
     def _carry_out(self, decision: Decision) -> None:
         members = len(self.roster.members)
         if isinstance(decision, Propose):
-            self._leader = self.index
             self._start_handshake(self.roster, decision.present)
+            self._leader = self.index
             if self._handshake is not None:
                 try:
                     self._out += self._handshake.start()

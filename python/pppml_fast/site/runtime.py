@@ -57,7 +57,7 @@ class Runtime:
                     action()
                 self._node.tick(self._clock())
                 self._send()
-                if self._node.work():
+                if self._node.do_deferred():
                     self._node.tick(self._clock())
                     self._send()
                 self._tell(self._clock())
