@@ -17,7 +17,7 @@ from pppml_fast.aggregation.messages import MessageType, parse_frame
 from pppml_fast.aggregation.payloads import Chunk
 from pppml_fast.aggregation.plain import FloatParty
 from pppml_fast.aggregation.spool import SumStore
-from pppml_fast.aggregation.streams import default_window
+from pppml_fast.aggregation.streams import Piece, RingPass, default_window
 from pppml_fast.cipher.symmetric import SymmetricMessage
 from pppml_fast.transport import Delivery
 
@@ -379,6 +379,18 @@ def test_a_chunk_that_finds_no_room_ends_the_attempt(tmp_path: Path, monkeypatch
         contribute(fed, vectors(), {}, NAMES[:3])
         assert {member.state for member in fed.members.values()} == {State.ABANDONED}
         assert any("no space left; give spool= a folder" in str(member.failure) for member in fed.members.values())
+
+
+def test_what_ends_a_party_while_it_makes_a_chunk_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: RingPass, receiver: int) -> Piece:
+        raise SiteError("the disk is gone")
+
+    with federation() as fed:
+        begin(fed, NAMES[:3])
+        monkeypatch.setattr(RingPass, "pull", failing)
+        with pytest.raises(SiteError, match="the disk is gone"):
+            contribute(fed, vectors(), {}, NAMES[:3])
+        assert all(machine.failure is None for machine in fed.members.values())
 
 
 @pytest.mark.parametrize("read", [1, 3])
