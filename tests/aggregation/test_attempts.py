@@ -16,7 +16,7 @@ from aggregation_support import NAMES, drop_when, federation, kind_of, sender_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pppml_fast import DataError, KeyReuseError, ProtocolError
+from pppml_fast import DataError, KeyReuseError, ProtocolError, SiteError
 from pppml_fast.aggregation import (
     AttemptId,
     AttemptLedger,
@@ -359,7 +359,7 @@ def test_a_journal_that_cannot_take_a_write_back_is_unusable(tmp_path: Path, mon
         with pytest.raises(OSError, match=r"disk gone"):
             store.append(b"lost")
     for call in (lambda: store.append(b"x"), store.records, lambda: store.replace([])):
-        with pytest.raises(DataError, match=r"could not be taken back .*; open it anew"):
+        with pytest.raises(SiteError, match=r"could not be taken back .*; open it anew"):
             call()
     store.close()
     assert read_back(path)[0] == b"first"
@@ -394,7 +394,7 @@ def test_one_journal_has_one_user(tmp_path: Path) -> None:
     assert other.returncode != 0
     assert "in use by another process" in other.stderr
     store.close()
-    with pytest.raises(DataError, match=r"it was closed"):
+    with pytest.raises(SiteError, match=r"it was closed"):
         store.append(b"late")
     assert read_back(path) == [b"rewritten"]
 
@@ -588,6 +588,41 @@ def test_a_journal_is_rewritten_without_what_was_settled_unless_there_is_no_room
 
 def _no_room(key: bytes, records: list[bytes]) -> None:
     raise OSError(errno.ENOSPC, "no space left on device")
+
+
+def _moved_and_not_synced(store: FileStore) -> None:
+    os.replace(store._aside, store._path)
+    raise OSError(errno.EMFILE, "too many open files")
+
+
+def test_a_rewritten_journal_of_which_no_version_is_certain_ends_the_site_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(tmp_path / "journal")
+    ledger, attempt = _released(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(attempts, "_SETTLED_LIMIT", 10)
+        patch.setattr(store, "_move_in_place", lambda: _moved_and_not_synced(store))
+        with pytest.raises(
+            SiteError, match=r"which version of the file is in place .*too many open files.*; open it anew"
+        ):
+            ledger.settle(attempt.round + 1)
+    store.close()
+    again = AttemptLedger(FileStore(tmp_path / "journal"))
+    assert not again.unsettled() and again.is_released(attempt)
+
+
+def test_a_party_whose_journal_became_unusable_ends_and_refuses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileStore(tmp_path / "south")
+    with federation(stores={"south": store}) as fed:
+        monkeypatch.setattr(store, "_move_in_place", lambda: _moved_and_not_synced(store))
+        with pytest.raises(OSError, match="too many open files"):
+            fed.members["south"]._ledger.compact()
+        with pytest.raises(SiteError, match=r"which version of the file is in place"):
+            fed.aggregate(vectors(), round=0)
+        assert not any(machine.refusals or machine.refused_by for machine in fed.members.values())
 
 
 @pytest.mark.parametrize("topology", ["ring", "star"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -429,6 +430,29 @@ def test_early_messages_are_held_within_bounds() -> None:
         for attempt in range(6):
             machine.receive(replace(header, attempt=attempt).encode(5) + bytes(5 + 64))
         assert "too many attempts" in refusals(fed, "east")
+
+
+def test_a_relay_holds_nothing_of_attempts_that_it_did_not_begin() -> None:
+    """An honest member hears of an attempt from the relay; its chunks of the next one are taken as ever."""
+    with federation(topology="star") as fed:
+        relay = fed.relay
+        assert relay is not None
+        fed.aggregate(vectors(), round=0)
+        frames = [
+            fed.members["north"].session.gate(7, attempt).seal(3, MessageType.CHUNK, bytes(1 << 12), (0, 2))
+            for attempt in range(4)
+        ]
+        tracemalloc.start()
+        try:
+            for number in range(400):
+                assert relay.receive(bytes(bytearray(frames[number % 4]))) == []  # each a buffer of its own
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(relay.refusals) == 400
+        assert "chunk of attempt 3 of round 7, which this relay did not begin" in str(relay.refusals[-1])
+        assert held < 400 * (1 << 10), "the refusals' own text"
+        assert fed.aggregate(vectors(seed=1), round=1).members == NAMES[:3]
 
 
 def test_begin_and_contribute_out_of_place_are_refused() -> None:

@@ -11,12 +11,13 @@ import pytest
 from aggregation_support import LAYOUT, NAMES, SIZE, expected_integers, federation, kind_of, parameters, vectors
 from numpy.typing import NDArray
 
-from pppml_fast import CkksParams, InputError, KeyReuseError, OpeningError, dequantize
+from pppml_fast import CkksParams, InputError, KeyReuseError, OpeningError, SiteError, dequantize
 from pppml_fast.aggregation import Federation, PartyMachine, State
 from pppml_fast.aggregation.messages import MessageType, parse_frame
 from pppml_fast.aggregation.payloads import Chunk
 from pppml_fast.aggregation.plain import FloatParty
-from pppml_fast.aggregation.streams import default_window
+from pppml_fast.aggregation.spool import SumStore
+from pppml_fast.aggregation.streams import Piece, RingPass, default_window
 from pppml_fast.cipher.symmetric import SymmetricMessage
 from pppml_fast.transport import Delivery
 
@@ -369,8 +370,6 @@ def test_leftovers_are_removed_and_a_full_disk_ends_the_attempt(tmp_path: Path) 
 
 
 def test_a_chunk_that_finds_no_room_ends_the_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pppml_fast.aggregation.spool import SumStore
-
     def full(self: SumStore, chunk: memoryview) -> None:
         raise OSError("no space left")
 
@@ -380,6 +379,44 @@ def test_a_chunk_that_finds_no_room_ends_the_attempt(tmp_path: Path, monkeypatch
         contribute(fed, vectors(), {}, NAMES[:3])
         assert {member.state for member in fed.members.values()} == {State.ABANDONED}
         assert any("no space left; give spool= a folder" in str(member.failure) for member in fed.members.values())
+
+
+def test_what_ends_a_party_while_it_makes_a_chunk_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(self: RingPass, receiver: int) -> Piece:
+        raise SiteError("the disk is gone")
+
+    with federation() as fed:
+        begin(fed, NAMES[:3])
+        monkeypatch.setattr(RingPass, "pull", failing)
+        with pytest.raises(SiteError, match="the disk is gone"):
+            contribute(fed, vectors(), {}, NAMES[:3])
+        assert all(machine.failure is None for machine in fed.members.values())
+
+
+@pytest.mark.parametrize("read", [1, 3])
+def test_a_spool_that_cannot_be_read_ends_the_party_and_fails_no_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: int
+) -> None:
+    """At the first chunk, which finds the key, or when the mean is partly written."""
+    keep, reads = SumStore.read, list[int]()
+
+    def failing(self: SumStore, index: int) -> memoryview:
+        reads.append(index)
+        if len(reads) == read:
+            raise OSError("input/output error")
+        return keep(self, index)
+
+    outs = {name: np.full(SIZE, 7, np.float32) for name in NAMES[:3]}
+    with federation() as fed:
+        stores(fed, tmp_path)
+        begin(fed, NAMES[:3])
+        monkeypatch.setattr(SumStore, "read", failing)
+        with pytest.raises(SiteError, match=r"cannot be read back from .*: input/output error; mend that disk"):
+            contribute(fed, vectors(), outs, NAMES[:3])
+        (ended,) = [name for name in NAMES[:3] if fed.members[name].state is State.DISCARDED]
+        assert isinstance(fed.members[ended].failure, SiteError) and fed.members[ended].update_spent
+        assert not outs[ended].any()
+        assert not any(machine.refusals for machine in fed.members.values())
 
 
 # --- shares that lie -------------------------------------------------------------------------------------------------

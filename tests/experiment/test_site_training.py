@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load, save
 from site_rounds import DrivenSite, mean_of, outcomes_of
 
-from pppml_fast.errors import ConfigError, DataError, InputError
+from pppml_fast.errors import ConfigError, DataError, InputError, SiteError
 from pppml_fast.experiment import build_config
 from pppml_fast.experiment.checkpoint import StateFolder
 from pppml_fast.experiment.participant import Trained
@@ -224,6 +224,23 @@ def test_what_does_not_hash_is_not_taken_over(study: Study, sites: list[DrivenSi
         sites[0].training.adopt(StateId(2, newest.hash), data)
     with pytest.raises(DataError, match="is kept here"):
         sites[0].training.export(StateId(1, bytes(32)))
+
+
+def test_a_disk_that_refuses_and_cannot_be_read_either_ends_the_site(
+    study: Study, sites: list[DrivenSite], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = sites[1].training.states[0]
+    data, before = sites[1].training.export(newest), sites[0].training.states
+
+    def refuse(*_: object) -> None:
+        raise DataError("the disk is gone")
+
+    monkeypatch.setattr(StateFolder, "keep", refuse)
+    for load_ in (StateFolder.load, refuse):
+        monkeypatch.setattr(StateFolder, "load", load_)
+        with pytest.raises(SiteError, match="model of round 0 cannot be kept here: the disk is gone"):
+            sites[0].training.adopt(newest, data)
+        assert sites[0].training.states == before
 
 
 def test_rounds_are_taken_in_order(study: Study, sites: list[DrivenSite]) -> None:

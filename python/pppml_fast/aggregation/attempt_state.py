@@ -47,7 +47,8 @@ class HeldMessageError(ProtocolError):
 class State(Enum):
     """Where a party stands in its current attempt.
 
-    ABANDONED: before its update was spent. DISCARDED: after that, for want of messages. FAILED: a check did not hold.
+    ABANDONED: before its update was spent. DISCARDED: after the update was spent, without a sum: messages did not come,
+    or the party or a peer gave up. FAILED: a check did not hold.
     """
 
     IDLE = "idle"

@@ -9,7 +9,6 @@ signature that follows may be all they lack. All of it survives a restart.
 
 from __future__ import annotations
 
-import contextlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -227,20 +226,29 @@ class AttemptLedger:
         return {attempt: list(prepared.frames) for attempt, prepared in self._kept.items()}
 
     def settle(self, round: int) -> None:
-        """Forget for good the stored messages of rounds before ``round``: every member has their sums or gave up."""
+        """Forget for good the stored messages of rounds before ``round``.
+
+        A member that still waits for one of them takes over the others' model instead.
+        """
         for attempt in [attempt for attempt in self._kept if attempt.round < round]:
             self.settle_attempt(attempt)
 
     def settle_attempt(self, attempt: AttemptId) -> None:
-        """The same for one attempt. Now and then the store is rewritten without what was settled."""
+        """The same for one attempt. Now and then the store is rewritten without what was settled.
+
+        Raises SiteError where that leaves the store unusable.
+        """
         if attempt not in self._kept:
             return
         self._store.append(_record(_Kind.SETTLED, attempt).finish())
         self._mark_settled(attempt)
         if self._settled_bytes >= _SETTLED_LIMIT:
-            # Where there is no room to write it aside, the store stays as it is.
-            with contextlib.suppress(OSError):
+            try:
                 self.compact()
+            except OSError:
+                # Where there is no room to write it aside, the store stays as it is. Where it is not known which
+                # version is in place, it can be used no more, and says so: nothing may go on without it.
+                self._store.records()
 
     def witness(self, attempt: AttemptId, names: Sequence[str]) -> None:
         """Record that these members signed the sum of an attempt: seen here, or heard of from another member."""

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.errors import InputError, ProtocolError
+from pppml_fast.errors import InputError, PppmlError, ProtocolError
 
 __all__ = ["AggregateResult", "AggregationCosts", "Aggregator", "Policy", "Values", "check_finite", "value_parts"]
 
@@ -30,6 +30,12 @@ class NeverPickled:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{type(self).__name__} holds secret keys and is never pickled")
+
+
+def without_frames(error: PppmlError) -> PppmlError:
+    """The error without the frames it was raised in, which would keep the refused message in memory with it."""
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pppml_fast.aggregation.sum_tags import SumTags
 from pppml_fast.aggregation.terms import EncryptedTerm
 from pppml_fast.cipher import CollectiveKey, Kind, OpeningKey
 from pppml_fast.cipher.wire import Header
-from pppml_fast.errors import OpeningError, PppmlError, ProtocolError
+from pppml_fast.errors import OpeningError, PppmlError, ProtocolError, SiteError
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["CollectiveParty"]
@@ -269,7 +269,10 @@ class CollectiveParty(PartyMachine):
         return self._advance()
 
     def _open(self, stream: RingPass | StarPass) -> list[Outgoing]:
-        """Open what B names, once the shares give a key; only now, the update being spent, is ``out`` written."""
+        """Open what B names, once the shares give a key; only now, the update being spent, is ``out`` written.
+
+        Raises SiteError where the stored sum cannot be read.
+        """
         now, mine, store = self._now, self._mine, self._store
         if mine is None or store is None:
             raise ProtocolError(f"{now.id} has no closed sum to open")
@@ -293,6 +296,11 @@ class CollectiveParty(PartyMachine):
         except (PppmlError, OSError) as error:
             if now.out is not None:
                 now.out.fill(0)
+            if isinstance(error, OSError):
+                # No check failed: this party's own spool cannot be read.
+                own = SiteError(f"the sum of {now.id} cannot be read back from {self._spool}: {error}; mend that disk")
+                self._end(State.DISCARDED, own)
+                raise own from error
             return self._fail(error if isinstance(error, OpeningError) else OpeningError(f"no sum opens: {error}"))
         now.meter.open_s += self._clock() - began
         self._ledger.finish(now.id)

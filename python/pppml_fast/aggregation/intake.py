@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from pppml_fast.aggregation.base import without_frames
 from pppml_fast.aggregation.early import EarlyMessages
 from pppml_fast.aggregation.messages import Frame, Header, MessageType, parse_frame
 from pppml_fast.aggregation.model_hashes import ModelHashes
 from pppml_fast.aggregation.session import Message, Session
-from pppml_fast.errors import PppmlError, ProtocolError
+from pppml_fast.errors import PppmlError, ProtocolError, SiteError
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["Intake"]
@@ -36,7 +37,7 @@ class Intake(ModelHashes, ABC):
         }
 
     def receive(self, data: bytes) -> list[Outgoing]:
-        """Take one message; a refused one changes nothing."""
+        """Take one message; a refused one changes nothing. Raises SiteError where this party's own disk ends it."""
         frame: Frame | None = None
         try:
             frame = parse_frame(data)
@@ -44,9 +45,11 @@ class Intake(ModelHashes, ABC):
                 return []
             message = self._now.gate.accept(frame)
             return self._guarded(lambda: self._dispatch(message))
+        except SiteError:
+            raise
         except PppmlError as error:
             if len(self.refusals) < _REFUSALS_KEPT:
-                self.refusals.append(error)
+                self.refusals.append(without_frames(error))
             return self._refusal(frame)
 
     @abstractmethod

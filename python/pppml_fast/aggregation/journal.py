@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from pppml_fast.aggregation.base import NeverPickled
-from pppml_fast.errors import DataError, ProtocolError
+from pppml_fast.errors import DataError, ProtocolError, SiteError
 
 __all__ = ["FileStore", "MemoryStore", "Store"]
 
@@ -65,7 +65,8 @@ class FileStore(Store, NeverPickled):
     A record cut short by a crash at the end of the file is dropped on opening; it was never acted upon. Anything
     else that does not read back raises DataError: a damaged journal must not be mistaken for an empty one.
     While a store is open no other may open its file (flock on ``<name>.lock``): ProtocolError. A write that fails
-    is taken back; when even that fails, every later call raises DataError until the file is opened anew.
+    is taken back; when even that fails, or it is not known which version of a rewritten file is in place, every later
+    call raises SiteError until the file is opened anew.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -113,13 +114,13 @@ class FileStore(Store, NeverPickled):
         self._size = self._path.stat().st_size
 
     def close(self) -> None:
-        """Let another store open the file; every later call on this one raises DataError."""
+        """Let another store open the file; every later call on this one raises SiteError."""
         self._unusable = self._unusable or "it was closed"
         self._unlock()
 
     def _check_usable(self) -> None:
         if self._unusable:
-            raise DataError(f"the journal {self._path} cannot be used: {self._unusable}; open it anew")
+            raise SiteError(f"the journal {self._path} cannot be used: {self._unusable}; open it anew")
 
     def _take_back(self, error: BaseException) -> None:
         """Remove what a failed append left in the file, or refuse all further use."""

@@ -42,7 +42,7 @@ from pppml_fast.aggregation.streams import (
     no_clock,
 )
 from pppml_fast.aggregation.terms import Term
-from pppml_fast.errors import InputError, PppmlError, ProtocolError
+from pppml_fast.errors import InputError, PppmlError, ProtocolError, SiteError
 from pppml_fast.params import CkksParams
 from pppml_fast.transport.base import Outgoing
 
@@ -193,6 +193,8 @@ class PartyMachine(Intake):
             return None
         try:
             (message,) = self._send_pieces([source.pull(receiver)])
+        except SiteError:
+            raise
         except PppmlError as error:
             self._urgent.extend(self._give_up(AbandonReason.STOPPED, error))
             return self.pull(hop)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pppml_fast.aggregation.attempt_state import SUM_ROUNDS
 from pppml_fast.aggregation.attempts import AttemptId
-from pppml_fast.aggregation.base import NeverPickled
+from pppml_fast.aggregation.base import NeverPickled, without_frames
 from pppml_fast.aggregation.handshake import forward
 from pppml_fast.aggregation.messages import MessageType, parse_frame
 from pppml_fast.aggregation.payloads import Chunk
@@ -22,8 +22,6 @@ from pppml_fast.transport.base import Outgoing
 
 __all__ = ["Relay"]
 
-_EARLY_LIMIT = 1 << 16
-_EARLY_BYTES = 1 << 26
 _REFUSALS_KEPT = 1000
 _LENGTH_LIMIT = 1 << 28
 """Most values of a term by default: a member announces its length before it sent that much."""
@@ -78,8 +76,6 @@ class Relay(NeverPickled):
         self.add_s = 0.0
         self._clock = clock
         self._round: _Round | None = None
-        self._early: list[bytes] = []
-        self._early_bytes = 0
         self._seen: set[tuple[int, int]] = set()
 
     @property
@@ -108,7 +104,10 @@ class Relay(NeverPickled):
         return sum_root(now.id.context, now.length, parties, frozenset(now.added), now.hashes)
 
     def begin(self, round_: int, attempt: int, live: Sequence[str], params: CkksParams) -> list[Outgoing]:
-        """Open an attempt over the live parties. Raises ProtocolError on numbers out of range or used before."""
+        """Open an attempt over the live parties, before they hear of it: chunks that come earlier are refused.
+
+        Raises ProtocolError on numbers out of range or used before.
+        """
         self.session.check_numbers(round_, attempt)
         if (round_, attempt) in self._seen:
             raise ProtocolError(f"attempt {attempt} of round {round_} was already begun in this session")
@@ -117,9 +116,7 @@ class Relay(NeverPickled):
         self._round = _Round(identity, self.session.gate(round_, attempt), params, order)
         self._seen.add((round_, attempt))
         self.add_s = 0.0
-        early, self._early = self._early, []
-        self._early_bytes = 0
-        return [message for data in early for message in self.receive(data)]
+        return []
 
     def receive(self, data: bytes) -> list[Outgoing]:
         """Pass a message on, or take a chunk."""
@@ -130,15 +127,16 @@ class Relay(NeverPickled):
             if frame.header.type is not MessageType.CHUNK:
                 raise ProtocolError(f"a relay takes chunks only, not {frame.header.type.name}")
             if (frame.header.round, frame.header.attempt) not in self._seen:
-                return self._keep(data)
-            if self._round is None:
-                raise ProtocolError("the relay has no attempt")
-            message = self._round.gate.accept(frame)
+                raise ProtocolError(
+                    f"a chunk of attempt {frame.header.attempt} of round {frame.header.round}, which this relay did "
+                    "not begin: it begins before its members"
+                )
+            message = self._now.gate.accept(frame)
             self._take(message.header.sender, (message.header.start, message.header.stop), message.body)
             return self._return()
         except PppmlError as error:
             if len(self.refusals) < _REFUSALS_KEPT:
-                self.refusals.append(error)
+                self.refusals.append(without_frames(error))
             return []
 
     def pull(self, hop: str) -> Outgoing | None:
@@ -178,13 +176,6 @@ class Relay(NeverPickled):
         """Drop the sum once everybody who is left has it."""
         if self._round is not None and self._round.returned and not self._round.sent:
             self._round.total, self._round.packed = None, (-1, b"")
-
-    def _keep(self, data: bytes) -> list[Outgoing]:
-        if len(self._early) >= _EARLY_LIMIT or self._early_bytes + len(data) > _EARLY_BYTES:
-            raise ProtocolError("too many chunks for an attempt that did not begin")
-        self._early.append(data)
-        self._early_bytes += len(data)
-        return []
 
     def _take(self, sender: int, blocks: tuple[int, int], body: bytes) -> None:
         now, chunk = self._now, Chunk.parse(body)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from pppml_fast.aggregation.base import check_finite
-from pppml_fast.errors import ConfigError, DataError, InputError, PppmlError, SiteError
+from pppml_fast.errors import ConfigError, DataError, InputError, PppmlError
 from pppml_fast.experiment.checkpoint import Checkpoint, StateFolder
 from pppml_fast.experiment.participant import Participant, Trained, apply_mean
 from pppml_fast.experiment.site_job import Job, Private, StoppedError
@@ -293,10 +293,11 @@ class SiteTraining:
     def _keep(self, states: list[_Kept]) -> None:
         try:
             self._folder.keep([kept.checkpoint for kept in states])
-        except DataError as error:
-            # The disk may have refused before or after the change was made: it decides.
-            self._kept = [self._restored(checkpoint) for checkpoint in self._folder.load()] or self._kept
-            raise SiteError(f"the model of round {states[0].id.round} cannot be kept: {error}") from error
+        except DataError:
+            with keeping(states[0].id.round):
+                # The disk may have refused before or after the change was made: it decides, where it can be read.
+                self._kept = [self._restored(checkpoint) for checkpoint in self._folder.load()] or self._kept
+                raise
         self._kept = states
         with self._mutex:
             self._drop()

@@ -37,7 +37,7 @@ class EventKind(str, Enum):
     REFUSED = "refused"  # a message of peer; reason: never told to the peer
     REFUSED_BY = "refused_by"
     ABANDONED = "abandoned"  # an attempt before this site's share was released
-    DISCARDED = "discarded"  # an attempt after that: the shares that it waited for did not come
+    DISCARDED = "discarded"  # an attempt after its update was spent, without a sum
     SPENT = "spent"  # this site's update may never be encrypted again
     RELAYED = "relayed"  # a coordinator: the sum over members went to all of them; root: its hash, which they sign
     ROUND_FINISHED = "round_finished"  # root, transcript, model: 32 bytes in hex; costs: a `Meter` as a mapping

@@ -28,7 +28,7 @@ _COUNTED = {
     EventKind.ROUND_FINISHED: ("pppml_rounds_finished", "Rounds whose sum was opened and applied here."),
     EventKind.ATTEMPT_BEGAN: ("pppml_attempts", "Attempts begun."),
     EventKind.ABANDONED: ("pppml_attempts_abandoned", "Attempts abandoned before the share was released."),
-    EventKind.DISCARDED: ("pppml_attempts_discarded", "Attempts given up while waiting for others' shares."),
+    EventKind.DISCARDED: ("pppml_attempts_discarded", "Attempts that ended without a sum after the update was spent."),
     EventKind.SESSION_OPENED: ("pppml_sessions_opened", "Sessions opened."),
     EventKind.SESSION_FAILED: ("pppml_sessions_failed", "Sessions that did not open."),
     EventKind.SPENT: ("pppml_updates_spent", "Own updates discarded because their share had been released."),
