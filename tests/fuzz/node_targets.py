@@ -24,7 +24,7 @@ from pppml_fast.transport.link import Link
 
 STATE = StateId(3, bytes(range(32)))
 NOTICES: tuple[Any, ...] = (
-    Status(bytes(32), Phase.READY, STATE, 3, 1, 77, 9, frozenset({0, 2, 8})),
+    Status(bytes(32), Phase.READY, STATE, 3, 1, 77, 9, frozenset({0, 2, 8}), 2),
     Plan(PlanKind.ATTEMPT, 3, 1, 9, frozenset({0, 2, 8})),
     StateRequest(STATE, 1 << 20),
     StatePiece(STATE, 10, 4, b"values"),

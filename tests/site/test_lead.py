@@ -13,7 +13,7 @@ EVERYONE = frozenset(range(5))
 
 
 def status(phase: Phase, session: bytes = NO_SESSION, round_: int = 3) -> Status:
-    return Status(session, phase, StateId(round_, bytes(32)), round_, 0, 7, 5, EVERYONE)
+    return Status(session, phase, StateId(round_, bytes(32)), round_, 0, 7, 5, EVERYONE, 0)
 
 
 def test_members_left_behind_in_a_session_of_the_past_are_called_into_the_next() -> None:
@@ -35,7 +35,7 @@ def test_members_left_behind_in_a_session_of_the_past_are_called_into_the_next()
 def test_members_whose_attempt_moves_on_are_not_disturbed() -> None:
     lead = Lead(5, 3, 0, Timing(patience=4.0, retry=0.25))
     for tick in range(100):
-        moving = Status(b"s" * 32, Phase.SUMMING, StateId(3, bytes(32)), 3, 0, tick, 5, EVERYONE)
+        moving = Status(b"s" * 32, Phase.SUMMING, StateId(3, bytes(32)), 3, 0, tick, 5, EVERYONE, 0)
         statuses = {i: status(Phase.SEEKING) for i in range(3)} | {3: moving, 4: moving}
         assert not isinstance(lead.decide(View(tick / 8, statuses)), Propose)
 

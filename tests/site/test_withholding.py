@@ -19,6 +19,16 @@ def withhold(sim: Simulation, who: str, kind: MessageType, victims: tuple[str, .
     sim.tamper = lambda sender, hop, data: [] if sender == who and hop in victims and kind_of(data) is kind else [data]
 
 
+def member(sim: Simulation, name: str) -> Member:
+    node = sim.nodes[name]
+    assert isinstance(node, Member)
+    return node
+
+
+def turns_at(sim: Simulation, name: str) -> int:
+    return member(sim, name)._leadership.turns
+
+
 LEADS_MESSAGES = [MessageType.ROSTER, MessageType.HELLO, MessageType.ENCAPSULATION, MessageType.READY, MessageType.PLAN]
 VICTIMS = [("site1", "site2", "site3", "site4"), ("site1",), ("site3",), ("site1", "site2"), ("site2", "site4")]
 
@@ -93,8 +103,7 @@ def test_garbage_is_no_progress(tmp_path: Path) -> None:
             garbage.append(0)
             return [data[:-1] + bytes([data[-1] ^ 1])]
         if sender == "site2" and kind is MessageType.STATUS and len(garbage) > 1:
-            node = sim.nodes[hop]
-            assert isinstance(node, Member)
+            node = member(sim, hop)
             if node.session is not None and node._plan is not None:
                 about = Header(MessageType.DEAL, node.session.id, node._plan.round, node._plan.attempt, 2, 0, 0)
                 return [data, about.encode(40) + bytes(40)]
@@ -147,3 +156,40 @@ def test_a_lead_that_trains_for_long_is_not_passed_over(tmp_path: Path) -> None:
     sim.check()
     assert {len(sum_.live) for sum_ in sim.accepted} == {5}
     assert not sim.kinds(EventKind.SESSION_FAILED)
+
+
+def test_members_that_started_at_different_times_follow_one_lead(tmp_path: Path) -> None:
+    """Each has waited for another time when a lead withholds; it is the turn of the same next one to all of them."""
+    sim = Simulation(tmp_path, 5)
+    withhold(sim, "site0", MessageType.READY, tuple(honest(sim, "site0")))
+    for name in ("site3", "site1", "site4", "site2"):
+        sim.run(6)
+        sim.crash(name)
+        sim.start(name)
+    names = honest(sim, "site0")
+    assert sim.run(200, lambda: all_at(sim, names, 3))
+    sim.check()
+    assert len(models_of(sim, names)) == 1
+    assert len({turns_at(sim, name) for name in names}) == 1
+
+
+@pytest.mark.parametrize("ahead", [("site1", "site2"), ("site2", "site4"), ("site0", "site1", "site2")], ids="-".join)
+def test_members_that_count_other_turns_than_the_rest_come_together(tmp_path: Path, ahead: tuple[str, ...]) -> None:
+    """Most forgot with a restart how many turns were over, or a few did."""
+    sim = Simulation(tmp_path, 5)
+    for name in ahead:
+        leadership = member(sim, name)._leadership
+        leadership.turns = leadership.told = 7
+    assert sim.run(200, sim.finished)
+    sim.check()
+
+
+def test_few_members_take_a_turn_from_nobody(tmp_path: Path) -> None:
+    sim = Simulation(tmp_path, 5)
+    for name in ("site3", "site4"):
+        member(sim, name)._leadership.told = 2**32 - 1
+    assert sim.run(100, sim.finished)
+    sim.check()
+    assert {turns_at(sim, name) for name in ("site0", "site1", "site2")} == {0}
+    assert not sim.kinds(EventKind.SESSION_FAILED)
+    assert {event.fields["lead"] for event in sim.kinds(EventKind.SESSION_OPENED)} == {"site0"}

@@ -1,8 +1,8 @@
 """What comes next in a federation: the decisions of the one node that leads, as a function of what it has heard.
 
-The lead is the coordinator of a star, else the first member present that the others have not passed over. It decides
-who opens a session, over whom an attempt goes, and when to wait. It is not trusted: each member checks a proposal or a
-plan against its own policy and journal, so that a lead can delay and stop, and nothing else.
+The lead is the coordinator of a star, else the first member present, or the next one where enough pass over it. It
+decides who opens a session, over whom an attempt goes, and when to wait. It is not trusted: each member checks what is
+proposed or planned against its own policy and journal, so that a lead can delay and stop, and nothing else.
 """
 
 from __future__ import annotations
@@ -73,14 +73,15 @@ Decision = Propose | Attempt | Leave | End
 @dataclass(frozen=True)
 class View:
     """What the lead sees: statuses by index of the members it has links to (its own among them, if it is a member),
-    its session's id and members, since when it has been opening one (None: it is not), and who is not to lead."""
+    its session's id and members, since when it has been opening one (None: it is not), and whose turn to lead it
+    is, as far as this one can tell (None in a star)."""
 
     now: float
     statuses: Mapping[int, Status]
     session: bytes | None = None
     present: frozenset[int] = frozenset()
     opening_since: float | None = None
-    passed_over: frozenset[int] = frozenset()
+    turn: int | None = None
 
 
 @dataclass
@@ -273,8 +274,7 @@ class Lead:
 
     def _renewed_by(self, view: View, chosen: list[int]) -> Decision:
         """Another session over these: of this lead, or of the one whose turn it is among them."""
-        turn = next((i for i in chosen if i not in view.passed_over), self.me)
-        return self._propose(chosen) if self.me in (None, turn) else Leave()
+        return Leave() if self.me is not None and view.turn in set(chosen) - {self.me} else self._propose(chosen)
 
     def _choose(self, view: View, wanted: Collection[int]) -> list[int]:
         """Members that reach each other; without those who kept the last session from opening, if enough are left."""

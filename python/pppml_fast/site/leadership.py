@@ -1,15 +1,18 @@
-"""Whose turn it is to lead a ring, as one member sees it: that of the first one linked to it and not passed over.
+"""Whose turn it is to lead a ring: the first member's, and the next one's whenever enough pass over the last.
 
 Nobody else watches over a lead. One that withholds proposals, keys or plans, from all or from some, can stop everyone
 or leave a member out; so each member counts how long anybody who could take part gets nowhere. After a while the lead
 is passed over, whoever is to blame: to lead means no more than to plan, and who is passed over takes part as before.
+
+All count the turns that are over, and tell it in their statuses. A turn ends where as many as a round needs say so: all
+hear that at about the same time, so that they follow one lead, and no few can take a turn from anyone.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from pppml_fast.site.lead import Timing
@@ -18,6 +21,7 @@ from pppml_fast.site.notices import IN_ATTEMPT, Phase, Status
 __all__ = ["Leadership"]
 
 _MOST_DOUBLINGS = 5
+_MOST_TURNS = 2**32 - 1
 
 
 @dataclass
@@ -34,51 +38,50 @@ class _Wait:
 
 
 class Leadership:
-    """Of the member ``me``; ``minimum`` is the fewest members that it sums with. Times are by the node's clock.
+    """Of the member ``me`` among ``members``; ``minimum`` is the fewest that it sums with. Times are by its clock.
+
+    ``turns`` counts the turns that are over, ``told`` those that this member holds to be over: one more, if any.
 
     ``limit`` is how long a member may get nowhere under one lead, in seconds: time for absent members to come, for a
     session that fails, and for another one.
     """
 
-    def __init__(self, me: int, minimum: int, timing: Timing) -> None:
-        self._me, self._minimum, self._timing = me, minimum, timing
+    def __init__(self, me: int, members: int, minimum: int, timing: Timing) -> None:
+        self._me, self._members, self._minimum, self._timing = me, members, minimum, timing
         self.limit = timing.patience + 4 * timing.handshake
+        self.turns = self.told = 0
         self._until: dict[int, float] = {}
-        self._times: dict[int, int] = {}
         self._waits: dict[int, _Wait] = {}
         self._led: dict[int, float] = {}
         self._now: float | None = None
 
-    def passed_over(self, now: float) -> frozenset[int]:
-        """Whose turn it is not for now."""
-        return frozenset(index for index, until in self._until.items() if now < until)
+    def turn(self, candidates: Collection[int]) -> int:
+        """Whose turn it is among these members: that of the next one, for each turn that is over."""
+        return min(candidates, key=lambda index: (index - self.turns) % self._members)
 
-    def turn(self, candidates: Iterable[int], now: float) -> int:
-        """The first of these that is not passed over; where all are, the one that is for the shortest time."""
-        return min(candidates, key=lambda index: (max(now, self._until.get(index, now)), index))
+    def pass_over(self) -> bool:
+        """Say that this turn is over; whether that is new."""
+        before, self.told = self.told, min(self.turns + 1, _MOST_TURNS)
+        return before != self.told
 
-    def pass_over(self, index: int, now: float) -> float:
-        """Go without this lead for a while, twice as long each time until rounds go on. Returns the seconds."""
-        times = self._times[index] = self._times.get(index, 0) + 1
-        seconds: float = self.limit * 2.0 ** min(times - 1, _MOST_DOUBLINGS)
-        self._until[index] = now + seconds
+    def hear(self, turns: Iterable[int]) -> None:
+        """How many turns are over to the other members, as they tell: one is where as many as a round needs say so."""
+        told = sorted((*turns, self.told), reverse=True)
+        if len(told) < self._minimum or told[self._minimum - 1] <= self.turns:
+            return
+        self.turns = told[self._minimum - 1]
+        self.told = max(self.told, self.turns)
         self._led.clear()
         for wait in self._waits.values():
             wait.seconds = 0.0
-        return seconds
 
     def refuse(self, index: int, now: float) -> None:
         """Nothing came of a session that one proposed whose turn it was not: follow it no more for a short time."""
-        self._until[index] = max(self._until.get(index, now), now + 2 * self._timing.handshake)
+        self._until[index] = now + 2 * self._timing.handshake
 
-    def hold(self, index: int, now: float) -> None:
-        """A session of this lead is not left yet: the time for which it is passed over begins then."""
-        self._until[index] = max(self._until.get(index, now), now + self.limit)
-
-    def served(self, index: int) -> None:
-        """A round ended under this lead: unless somebody has got nowhere, what was is forgiven."""
-        if not any(wait.times for wait in self._waits.values()):
-            self._times.pop(index, None)
+    def refuses(self, index: int, now: float) -> bool:
+        """Whether not to follow this member where it is not its turn."""
+        return now < self._until.get(index, now)
 
     def waiting(self, statuses: Mapping[int, Status], session: bytes) -> frozenset[int]:
         """Members outside this session that lack this member's newest model, and could take part."""
@@ -95,7 +98,8 @@ class Leadership:
         member got nowhere for too long, and that member; None while there is none.
 
         To one that is ``finished`` with the training, only those that lack its model have somewhere to get. Each one's
-        limit doubles whenever it was too long: who only says that it waits disturbs less and less.
+        limit doubles whenever it was too long: who only says that it waits disturbs less and less. Nothing counts while
+        this member holds the turn to be over already.
         """
         passed, self._now = (0.0 if self._now is None else now - self._now), now
         self._led[lead] = self._led.get(lead, 0.0) + passed
@@ -111,7 +115,7 @@ class Leadership:
                 wait = self._waits[index] = _Wait(status.state.round)
             if self._moves(wait, status, statuses, now):
                 wait.moved = now
-            elif index in counted and len(fit) >= self._minimum:
+            elif index in counted and len(fit) >= self._minimum and self.told == self.turns:
                 wait.seconds += passed
                 if wait.seconds >= self.limit * 2 ** min(wait.times, _MOST_DOUBLINGS):
                     wait.times += 1

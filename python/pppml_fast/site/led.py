@@ -36,10 +36,12 @@ class LedNode(SiteNode):
         timing: Timing,
     ) -> None:
         super().__init__(identity, roster, layout, policy, terms, events, timing)
-        self._leadership = Leadership(self.index, self.policy.minimum(len(self.roster.members)), self.timing)
+        members = len(self.roster.members)
+        self._leadership = Leadership(self.index, members, self.policy.minimum(members), self.timing)
         self._orphaned_since: float | None = None
         self._stayed_for: set[int] = set()
         self._watched_at = -math.inf
+        self._turns_then = 0
 
     @property
     @abstractmethod
@@ -60,12 +62,10 @@ class LedNode(SiteNode):
         return self._turn == self.index
 
     @property
-    def _turn(self) -> int:
-        """The member that is to lead the next session, as far as this one can tell."""
-        return self._leadership.turn({*self._linked, self.index}, self._now)
-
-    def _passed_over(self) -> frozenset[int]:
-        return self._leadership.passed_over(self._now)
+    def _turn(self) -> int | None:
+        if self.roster.relay is not None:
+            return None
+        return self._leadership.turn({*self._linked, self.index})
 
     def _check_proposer(self, sender: int) -> None:
         members = len(self.roster.members)
@@ -73,10 +73,11 @@ class LedNode(SiteNode):
             if sender != members:
                 raise ProtocolError(f"party {sender} proposes a session; in a star the relay does")
             return
-        passed_over, idle = self._passed_over(), self.session is None and self._handshake is None
-        # Whoever has nothing else follows anyone once: the others may have passed over a lead that this one trusts.
-        free = idle or self._leader is None or self._leader in passed_over
-        if sender != self._turn and (sender in passed_over or not (free or sender == self._leader)):
+        idle = self.session is None and self._handshake is None
+        # Whoever has nothing else follows anyone once: it may be the last to hear that a turn is over.
+        free = idle or self._leader is None or self._turn_is_over(self._leader)
+        refused = self._leadership.refuses(sender, self._now)
+        if sender != self._turn and (refused or not (free or sender == self._leader)):
             raise ProtocolError(f"party {sender} proposes a session; it is the turn of party {self._turn}")
 
     def _on_unopened(self, leader: int | None) -> None:
@@ -98,37 +99,38 @@ class LedNode(SiteNode):
                 self._dissolve()
         if self.roster.relay is not None:
             return
+        heard = self._statuses.heard
+        self._leadership.hear(heard[index].turns for index in self._linked & heard.keys())
         if self._now - self._watched_at >= self.timing.heartbeat / 4:
             self._count_waits()
         leader = self._leader
-        if self.session is None or leader is None or leader not in self._passed_over():
+        if self.session is None or leader is None or not self._turn_is_over(leader):
             return
         if self._phase in IN_ATTEMPT and not self._leadership.stuck(self._now):
-            self._leadership.hold(leader, self._now)
-        elif leader == self.index:
+            return
+        if leader == self.index:
             self._carry_out(Leave())
         else:
             self._dissolve()
 
+    def _turn_is_over(self, leader: int) -> bool:
+        """Whether the turn of the lead that this member follows ended after it began to follow it."""
+        return self._leadership.turns > self._turns_then and leader != self._turn
+
     def _count_waits(self) -> None:
         self._watched_at = self._now
         followed = None if self.session is None and self._handshake is None else self._leader
-        lead = self._turn if followed is None else followed
+        lead = self._leadership.turn({*self._linked, self.index}) if followed is None else followed
         found = self._leadership.watch(self._now, lead, self._view().statuses, self._finished)
         if found is not None:
             leader, waits = found
             self._pass_over(leader, f"{self.roster.names[waits]!r} gets nowhere")
 
     def _pass_over(self, leader: int, why: str) -> None:
-        seconds = self._leadership.pass_over(leader, self._now)
-        name = self.roster.names[leader]
-        reason = f"{why} under the lead {name!r}: it is not its turn for {seconds:g} s"
-        self.events.emit(EventKind.SESSION_FAILED, reason=reason)
-
-    def _served(self) -> None:
-        """A round is finished."""
-        if self._leader is not None:
-            self._leadership.served(self._leader)
+        if self._leadership.pass_over():
+            name, minimum = self.roster.names[leader], self.policy.minimum(len(self.roster.members))
+            reason = f"{why} under the lead {name!r}: it is not its turn any more when {minimum} members say so"
+            self.events.emit(EventKind.SESSION_FAILED, reason=reason)
 
     def _waiting(self) -> frozenset[int]:
         """Members outside this one's session that lack the last model, and could take part."""
@@ -153,4 +155,4 @@ class LedNode(SiteNode):
         self.session = self._gate = self._leader = None
 
     def _leave(self) -> None:
-        self._orphaned_since = None
+        self._orphaned_since, self._turns_then = None, self._leadership.turns

@@ -212,7 +212,8 @@ class Member(LedNode):
         round_, attempt = (SESSION_SCOPE, 0) if self._plan is None else (self._plan.round, self._plan.attempt)
         newest = self._application.states[0]
         progress = self._messages & 0xFFFFFFFF
-        return Status(self._session_id(), self._phase, newest, round_, attempt, progress, len(members), reachable)
+        where = self._session_id(), self._phase, newest, round_, attempt, progress
+        return Status(*where, len(members), reachable, self._leadership.told)
 
     def _own_status(self) -> Status | None:
         return self._status()
@@ -385,7 +386,6 @@ class Member(LedNode):
         with keeping(plan.round + 1):
             state = self._application.commit(plan.round, outcome.mean)
         self._draws.finished(plan.round)
-        self._served()
         members = [self.roster.names[index] for index in sorted(outcome.members)]
         self.events.emit(
             EventKind.ROUND_FINISHED,

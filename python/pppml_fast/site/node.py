@@ -217,9 +217,10 @@ class SiteNode(NeverPickled, ABC):
     def _check_proposer(self, sender: int) -> None:
         """Raise ProtocolError when a session is proposed by a node whose turn it is not."""
 
-    def _passed_over(self) -> frozenset[int]:
-        """Members whose turn to lead it is not."""
-        return frozenset()
+    @property
+    def _turn(self) -> int | None:
+        """The member that is to lead the next session, as far as this node can tell; None where none does."""
+        return None
 
     def _on_unopened(self, leader: int | None) -> None:
         """A session that ``leader`` proposed did not open."""
@@ -376,7 +377,7 @@ class SiteNode(NeverPickled, ABC):
         session = None if self.session is None else self.session.id
         present = frozenset() if self.session is None else self.session.present
         opening = None if self._handshake is None else self._opening_since
-        return View(self._now, statuses, session, present, opening, self._passed_over())
+        return View(self._now, statuses, session, present, opening, self._turn)
 
     def _carry_out(self, decision: Decision) -> None:
         members = len(self.roster.members)

@@ -58,7 +58,7 @@ class Status:
 
     ``state`` is its newest model; ``round`` and ``attempt`` are those it is in or was in last, 2^32 - 1 and 0 before
     the first of a session; ``progress`` counts messages of the attempt; ``reachable`` are the members it has links to,
-    itself included.
+    itself included; ``turns`` counts the turns to lead that it holds to be over, 0 in a star.
     """
 
     session: bytes
@@ -69,10 +69,11 @@ class Status:
     progress: int
     parties: int
     reachable: frozenset[int]
+    turns: int
 
     def encode(self) -> bytes:
         writer = Writer().raw(self.session).u8(self.phase).u32(self.state.round).raw(self.state.hash)
-        writer.u32(self.round).u32(self.attempt).u32(self.progress)
+        writer.u32(self.round).u32(self.attempt).u32(self.progress).u32(self.turns)
         return writer.members(self.reachable, self.parties).finish()
 
     @classmethod
@@ -80,10 +81,10 @@ class Status:
         reader = Reader(data, "status")
         session, phase = reader.raw(32), _kind(Phase, reader.u8(), "phase")
         state = StateId(reader.u32(), reader.raw(32))
-        numbers = reader.u32(), reader.u32(), reader.u32()
+        numbers, turns = (reader.u32(), reader.u32(), reader.u32()), reader.u32()
         parties, reachable = reader.members()
         reader.finish()
-        return cls(session, phase, state, *numbers, parties, reachable)
+        return cls(session, phase, state, *numbers, parties, reachable, turns)
 
 
 class PlanKind(IntEnum):
