@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from pppml_fast.aggregation.standing import StateId
 from pppml_fast.site.lead import Timing
 from pppml_fast.site.leadership import Leadership
+from pppml_fast.site.notices import NO_SESSION, Phase, Status
 
 LARGEST = 2**32 - 1
 
@@ -72,3 +74,18 @@ def test_a_proposal_out_of_turn_that_came_to_nothing_is_not_followed_again_at_on
     assert counting.refuses(3, 159.0)
     assert not counting.refuses(3, 160.0)
     assert not counting.refuses(2, 100.0)
+
+
+@pytest.mark.parametrize("claims_more", [False, True])
+def test_who_claims_ever_newer_models_is_waited_for_no_more_often(claims_more: bool) -> None:
+    """It says that it is ready and gets nowhere, for two thousand times the limit."""
+    counting, everyone, blamed = leadership(), frozenset(range(4)), 0
+    for step in range(2000):
+        statuses = {
+            index: Status(NO_SESSION, Phase.DONE, StateId(3, bytes(32)), 0, 0, 0, 5, everyone, 0) for index in range(3)
+        }
+        claimed = 3 + (step if claims_more else 0)
+        statuses[3] = Status(NO_SESSION, Phase.READY, StateId(claimed, bytes(32)), 0, 0, 0, 5, everyone, 0)
+        found = counting.watch(step * counting.limit, 0, statuses, finished=False)
+        blamed += found is not None
+    assert 1 <= blamed <= 100, "the limit doubles up to 32 times"

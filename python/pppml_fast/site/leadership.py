@@ -111,7 +111,8 @@ class Leadership:
         found = None
         for index, status in statuses.items():
             wait = self._waits.setdefault(index, _Wait(status.state.round))
-            if status.state.round > wait.round:
+            # No honest member is further ahead: who claims more does not begin to count anew each time.
+            if wait.round < status.state.round <= statuses[self._me].state.round + 1:
                 wait = self._waits[index] = _Wait(status.state.round)
             if self._moves(wait, status, statuses, now):
                 wait.moved = now
