@@ -1,5 +1,7 @@
 #include "bindings/cuda_tensors.hpp"
 
+#include <pybind11/typing.h>
+
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -85,7 +87,7 @@ class ForeignTensor {
   int device_type() const { return tensor_->device.type; }
   int device() const { return tensor_->device.id; }
   std::string dtype() const { return type_name(tensor_->dtype); }
-  py::tuple shape() const {
+  py::typing::Tuple<std::int64_t, py::ellipsis> shape() const {
     py::tuple shape(static_cast<std::size_t>(tensor_->ndim));
     for (std::int32_t i = 0; i < tensor_->ndim; ++i) shape[static_cast<std::size_t>(i)] = tensor_->shape[i];
     return shape;
@@ -131,13 +133,14 @@ void drop(DlManaged* managed) {
 py::capsule export_tensor(const py::object& owner, std::uintptr_t address, std::int64_t length,
                           const std::string& dtype, int device_type, int device) {
   const bool is_signed = dtype == "int64", is_unsigned = dtype.rfind("uint", 0) == 0;
-  require(is_signed || is_unsigned || dtype.rfind("float", 0) == 0, "dtype ", dtype, " is not exported");
+  const bool is_bfloat = dtype == "bfloat16";
+  require(is_signed || is_unsigned || is_bfloat || dtype.rfind("float", 0) == 0, "dtype ", dtype, " is not exported");
   const std::size_t digits = dtype.find_first_of("0123456789");
   const auto bits = static_cast<std::uint8_t>(std::stoi(dtype.substr(digits)));
   auto exported = std::make_unique<Exported>();
   exported->length = length;
   exported->owner = owner.inc_ref().ptr();
-  const std::uint8_t code = is_signed ? kInt : is_unsigned ? kUInt : kFloat;
+  const std::uint8_t code = is_signed ? kInt : is_unsigned ? kUInt : is_bfloat ? kBfloat : kFloat;
   exported->managed.tensor = {
       reinterpret_cast<void*>(address), {device_type, device}, 1, {code, bits, 1}, &exported->length, nullptr, 0};
   exported->managed.context = exported.get();

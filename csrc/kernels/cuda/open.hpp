@@ -12,7 +12,8 @@ template <class Shape, class Group>
 class BlockOpening {
   using Word = typename Shape::Word;
   using Phase = std::conditional_t<Shape::kNarrow && Shape::kPrimes == 1, std::int32_t, std::int64_t>;
-  using Divisor = BasicPublicDivisor<std::make_unsigned_t<Phase>>;
+  using Size = std::make_unsigned_t<Phase>;
+  using Divisor = BasicPublicDivisor<Size>;
   using Held = typename Group::template Local<Residues<Shape>>;
 
  public:
@@ -106,7 +107,7 @@ class BlockOpening {
     const Divisor delta(static_cast<Phase>(request_.delta));
     group_.phase([&](unsigned thread) {
       double squares = 0;
-      std::uint64_t largest = 0;
+      Size largest = 0;
       std::uint32_t invalid = 0;
       Phase coefficients[Shape::kPerThread] = {};
       PPPML_UNROLL
@@ -122,7 +123,7 @@ class BlockOpening {
         const Phase phase = lift(residues);
         coefficients[i] = delta.divide_rounded(phase);
         const Phase residual = phase - coefficients[i] * static_cast<Phase>(request_.delta);
-        const auto size = static_cast<std::uint64_t>(residual < 0 ? -residual : residual);
+        const auto size = static_cast<Size>(residual < 0 ? -residual : residual);
         largest = size > largest ? size : largest;
         squares += static_cast<double>(residual) * static_cast<double>(residual);
       }
