@@ -152,15 +152,22 @@ void* allocate(Stream stream, std::size_t bytes) {
   return data;
 }
 
-// At the end of a process the driver may be gone before the memory: then there is nothing to give back.
-void release(Stream stream, void* memory) noexcept {
-  static_cast<void>(cudaFreeAsync(memory, native(stream)));
+// Both also run at the end of a process, when the driver may be gone before the memory: then there is nothing to do.
+template <class Call>
+static void quietly(Stream stream, Call call) noexcept {
+  int before = -1;
+  static_cast<void>(cudaGetDevice(&before));
+  if (cudaSetDevice(stream.device) == cudaSuccess) static_cast<void>(call());
+  if (before >= 0) static_cast<void>(cudaSetDevice(before));
   static_cast<void>(cudaGetLastError());
 }
 
+void release(Stream stream, void* memory) noexcept {
+  quietly(stream, [&] { return cudaFreeAsync(memory, native(stream)); });
+}
+
 void zero_quietly(Stream stream, void* memory, std::size_t bytes) noexcept {
-  static_cast<void>(cudaMemsetAsync(memory, 0, bytes, native(stream)));
-  static_cast<void>(cudaGetLastError());
+  quietly(stream, [&] { return cudaMemsetAsync(memory, 0, bytes, native(stream)); });
 }
 
 void launch_wipe(Stream stream, const WipeRequest& request) {

@@ -59,13 +59,12 @@ class DeviceArray:
     @property
     def address(self) -> int:
         """Where it lies; 0 when it is empty."""
-        address: int = self._memory.address
-        return address
+        return self._memory.address
 
     @property
     def nbytes(self) -> int:
         """Bytes of it."""
-        return self.size * self.dtype.itemsize
+        return self.size * int(self.dtype.itemsize)
 
     def __len__(self) -> int:
         return self.size
