@@ -1,14 +1,16 @@
 """What the kernels reach on a GPU, beside what was aimed at and predicted (docs/gpu.md): `python figures.py OUT.json`.
 
+    python figures.py OUT.json [--weights N] [--parameters N]
+
 Everything is measured with events on PyTorch's current stream, device-resident unless it says otherwise: medians of
 repeated runs after warming up, over inputs much larger than the caches.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,7 +101,8 @@ def rates(name: str, length: int) -> dict[str, float]:
         time = median_ms(lambda out=out: device.open(length, out, out is packed, rows_of([opened])))
         assert device.open(length, out, out is packed, rows_of([opened])).wait()[4] is None
         figures[f"open {name} from {form}, 1e9 weights/s"] = length / time / 1e6
-    exact = torch.from_numpy(pf.quantize(device.params, weights[:100_000].cpu().numpy())) * device.params.step
+    integers = pf.quantize(device.params, weights[:100_000].cpu().numpy())
+    exact = torch.from_numpy(integers * device.params.step)
     assert torch.equal(opened[:100_000].cpu(), exact.float())
     other, total = words.clone(), torch.empty_like(words)
     add = median_ms(
@@ -113,7 +116,7 @@ def rates(name: str, length: int) -> dict[str, float]:
 
 def model_of(parameters: int) -> list[torch.Tensor]:
     """bfloat16 tensors shaped as a large language model's, of about so many parameters."""
-    width, hidden, vocabulary = 4096, 11008, 32000
+    width, hidden, vocabulary = (4096, 11008, 32000) if parameters > 10**9 else (32, 86, 250)
     layer = [(width, width)] * 4 + [(hidden, width)] * 2 + [(width, hidden), (width,), (width,)]
     shapes: list[tuple[int, ...]] = [(vocabulary, width)]
     per_layer = sum(int(np.prod(shape)) for shape in layer)
@@ -122,11 +125,10 @@ def model_of(parameters: int) -> list[torch.Tensor]:
     return [torch.randn(shape, device="cuda", dtype=torch.bfloat16) * 0.02 for shape in shapes]
 
 
-def whole_model() -> dict[str, float]:
-    """A model of 7e9 parameters, or what fits into free memory: its tensors to packed bytes, and back into them."""
+def whole_model(wanted: int) -> dict[str, float]:
+    """A model of so many parameters, or what fits into free memory: its tensors to packed bytes, and back into them."""
     free, _ = torch.cuda.mem_get_info()
-    parameters = min(7 * 10**9, int(free * 0.9 / (2 + 2 + 3.875)))
-    tensors = model_of(parameters)
+    tensors = model_of(min(wanted, int(free * 0.9 / (2 + 2 + 3.875))))
     device, length = Device("p31"), sum(t.numel() for t in tensors)
     packed = device.packed(length)
     back = [torch.empty_like(t) for t in tensors]
@@ -182,13 +184,18 @@ def end_to_end(length: int) -> dict[str, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the CUDA kernels.")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--weights", type=int, default=2048 * 65536, help="of one operation; by default 0.5 GB of them")
+    parser.add_argument("--parameters", type=int, default=7 * 10**9, help="of the model that is encrypted as a whole")
+    arguments = parser.parse_args()
     figures: dict[str, float] = {}
-    length = 2048 * 65536  # 1.3e8 weights, 0.5 GB
+    length = arguments.weights
     for name in ("p31", "compact", "p50", "p62"):
         figures |= rates(name, length)
     figures |= end_to_end(length)
     torch.cuda.empty_cache()
-    figures |= whole_model()
+    figures |= whole_model(arguments.parameters)
     figures["encrypt p31, 1e9 weights/s"] = figures["encrypt p31 to bytes, 1e9 weights/s"]
     figures["open p31, 1e9 weights/s"] = figures["open p31 from bytes, 1e9 weights/s"]
     figures["add two, share of a copy's bandwidth"] = (
@@ -197,7 +204,7 @@ def main() -> None:
     figures["end to end to pinned memory, share of PCIe"] = (
         figures["end to end to pinned memory, GB/s"] / figures["plain copy to pinned memory, GB/s"]
     )
-    Path(sys.argv[1]).write_text(json.dumps(figures, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(figures, indent=1) + "\n")
     for name, value in figures.items():
         print(f"{name:50s} {value:10.3g}")
     print(f"\n{torch.cuda.get_device_name()}, {cuda.device_info(0).capability}")

@@ -23,12 +23,20 @@ def model() -> list[torch.Tensor]:
     ]
 
 
+def rounded(values: np.ndarray, dtype: torch.dtype) -> torch.Tensor:
+    """From float64 at once, as NumPy rounds it; bfloat16 from float32, as PyTorch has it."""
+    if dtype == torch.bfloat16:
+        return torch.from_numpy(np.asarray(values, np.float32)).to(dtype)
+    return torch.from_numpy(np.asarray(values).astype(str(dtype).removeprefix("torch.")))
+
+
 def test_parameters_of_a_model_there_and_back() -> None:
     params = pf.CkksParams.preset("p31", parties=3, clip=1.0, keys="collective")
     tensors = model()
     expected = pf.quantize(params, [t.detach().cpu() for t in tensors])
     key = pf.CollectiveKey.generate(params)
     side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for tensor in tensors:
             tensor.data.mul_(1.0)  # still on its way when the encryption is queued
@@ -38,13 +46,12 @@ def test_parameters_of_a_model_there_and_back() -> None:
         assert cuda.decrypt(opening, ciphertext, out) is out
         integers = cuda.decrypt(opening, ciphertext, integers=True)
     assert np.array_equal(integers.to_host(), expected)
-    restored = torch.from_numpy(expected * params.step)
+    restored = expected * params.step
     at = 0
     for tensor in out:
         part = restored[at : at + tensor.numel()].reshape(tensor.shape)
         at += tensor.numel()
-        # bfloat16 comes from float32, as PyTorch has it.
-        assert torch.equal(tensor.cpu(), (part.float() if tensor.dtype == torch.bfloat16 else part).to(tensor.dtype))
+        assert torch.equal(tensor.cpu(), rounded(part, tensor.dtype))
     assert np.array_equal(opening.decrypt_bytes(ciphertext.to_bytes(), integers=True), expected)
 
 
