@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # An editable install knows the modules of its day: a new one makes a new stamp, so that the next build sees it.
 MODULES := $(shell find python -name '*.py' | sort | cksum | cut -d' ' -f1)
 STAMP := $(VENV)/.installed-$(MODULES)
-CXX_SOURCES := $(shell find csrc -name '*.hpp' -o -name '*.cpp' | grep -v gaussian_tables.hpp)
-CORE_SOURCES := $(shell find csrc -type f) CMakeLists.txt pyproject.toml constraints.txt
+CXX_SOURCES := $(shell find csrc -name '*.hpp' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | grep -v gaussian_tables.hpp)
+CORE_SOURCES := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml constraints.txt
 PYTHON_SOURCES := python tests benchmarks csrc
 
 # What `make bench` measures: weights per operation, threads, and further options of `pppml bench`.
@@ -35,6 +35,8 @@ help:
 	@echo "make fuzz    every parser on 10^7 inputs (FUZZ_EXECUTIONS=N); make fuzz-smoke is the short run of CI"
 	@echo "make test-faults     real federations under faults, from a seed: ROUNDS=1000 SEED=N; the short run is CI's"
 	@echo "make test-cpp, test-sanitize, test-constant-time, dudect   the tools of trust (csrc/README.md)"
+	@echo "make build-cuda  the kernels for CUDA devices (needs nvcc); make test-cuda-host runs them on the processor"
+	@echo "make test-gpu bench-gpu PYTHON=python3   on a machine with a GPU: bits, sanitizers, figures in runs/gpu (docs/gpu.md)"
 	@echo "make test-samplers   10^8 draws from every sampler"
 	@echo "make levels  every preset's security level anew"
 	@echo "make stubs   write the extension's types from the built extension"
@@ -64,14 +66,14 @@ demo-network: build
 	rm -rf runs/demo-network
 	$(BIN)/pppml demo-network --out runs/demo-network $(DEMO_OPTIONS)
 
-test: lint test-python
+test: lint test-python test-cuda-host
 
 lint: build
 	$(BIN)/ruff check $(PYTHON_SOURCES)
 	$(BIN)/ruff format --check $(PYTHON_SOURCES)
 	$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES)
 	$(BIN)/mypy
-	$(BIN)/mypy --strict --package pppml_fast.cipher --package pppml_fast.doctor --package pppml_fast.aggregation --package pppml_fast.transport --package pppml_fast.site --module pppml_fast.params --module pppml_fast.quantize --module pppml_fast.tensors --module pppml_fast.layout --module pppml_fast.privacy --module pppml_fast.discrete_noise
+	$(BIN)/mypy --strict --package pppml_fast.cipher --package pppml_fast.cuda --package pppml_fast.doctor --package pppml_fast.aggregation --package pppml_fast.transport --package pppml_fast.site --module pppml_fast.params --module pppml_fast.quantize --module pppml_fast.tensors --module pppml_fast.layout --module pppml_fast.privacy --module pppml_fast.discrete_noise
 	$(BIN)/python csrc/bindings/stubs.py --check
 	$(BIN)/stubtest pppml_fast._native --allowlist csrc/bindings/stubtest_allowed.txt --mypy-config-file pyproject.toml --concise
 
@@ -154,7 +156,7 @@ test-faults: build
 .PHONY: test-cpp test-sanitize test-constant-time dudect
 
 CPP_TESTS := build/tests
-CONFIGURE_TESTS = $(BIN)/cmake -S . -B $(CPP_TESTS) -G Ninja -DPPPML_TESTS=ON -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_CXX_FLAGS=-g
+CONFIGURE_TESTS = $(BIN)/cmake -S . -B $(CPP_TESTS) -G Ninja -DPPPML_TESTS=ON -DPPPML_CUDA=OFF -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir) -DCMAKE_CXX_FLAGS=-g
 
 # The C++ tests of the build that ships; memcheck's among them where valgrind is installed.
 test-cpp: build
@@ -177,6 +179,36 @@ dudect: build
 	$(CONFIGURE_TESTS) > /dev/null
 	$(BIN)/cmake --build $(CPP_TESTS) --target dudect
 	$(CPP_TESTS)/csrc/tests/dudect $(BACKENDS)
+
+# --- CUDA (docs/gpu.md) --------------------------------------------------------------------------------------------------
+.PHONY: build-cuda test-cuda-host test-gpu bench-gpu
+
+CUDA_BUILD := build/cuda
+CUDA_HOST_BUILD := build/cuda-host
+# Of the environment, for builds that have their tools there; else of .venv.
+CUDA_CONFIGURE = PATH="$(abspath $(BIN)):$$PATH" cmake -S . -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+
+# The extension with kernels for sm_80, sm_90, sm_100 and PTX, in a folder of its own. Fails where a fused kernel spills.
+build-cuda: build
+	$(CUDA_CONFIGURE) -B $(CUDA_BUILD) -DPPPML_CUDA=ON > /dev/null
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python csrc/tests/cuda_build.py $(CUDA_BUILD)
+
+# The functions that a GPU runs, run by the processor thread by thread, against the scalar backend: the last line counts.
+# PPPML_NATIVE names the extension under test; vector instructions would only make it longer to build.
+test-cuda-host: build
+	$(CUDA_CONFIGURE) -B $(CUDA_HOST_BUILD) -DPPPML_CUDA=HOST -DPPPML_TESTS=ON -DPPPML_HAS_AVX2=OFF -DPPPML_HAS_AVX512=OFF > /dev/null
+	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(CUDA_HOST_BUILD) --target _native test_cuda_host > $(CUDA_HOST_BUILD)/build.log || { cat $(CUDA_HOST_BUILD)/build.log; exit 1; }
+	$(CUDA_HOST_BUILD)/csrc/tests/test_cuda_host
+	PPPML_NATIVE=$$(ls $(CUDA_HOST_BUILD)/_native*.so) PYTHONPATH=tests/interop $(BIN)/python -m pytest -p counts -p no:cacheprovider tests/cuda/device
+
+# On a machine with a GPU and no network: PYTHON has torch, pybind11, scikit-build-core, CMake, ninja and pytest. JSON and
+# logs go to GPU_RESULTS.
+GPU_RESULTS ?= runs/gpu
+GPU_PYTHON = $(if $(filter file,$(origin PYTHON)),python3,$(PYTHON))
+test-gpu:
+	$(GPU_PYTHON) benchmarks/gpu/run.py test --results $(GPU_RESULTS)
+bench-gpu:
+	$(GPU_PYTHON) benchmarks/gpu/run.py bench --results $(GPU_RESULTS)
 
 # --- Other libraries (docs/interoperation.md) --------------------------------------------------------------------------
 .PHONY: test-openfhe bench-openfhe test-seal

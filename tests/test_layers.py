@@ -90,7 +90,7 @@ ALLOWED = {
 ALLOWED["experiment"] = set(ALLOWED)
 ALLOWED["bench"] = {"core", "transport", "aggregation", "site"}  # beside experiment
 ALLOWED["cli"] = set(ALLOWED)
-CORE_FOLDERS = ("cipher", "doctor")
+CORE_FOLDERS = ("cipher", "cuda", "doctor")
 NETWORK_FREE_TRANSPORT = {
     "pppml_fast.transport",
     "pppml_fast.transport.base",

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #if defined(__CUDACC__)
 #define PPPML_HD __host__ __device__ __forceinline__
@@ -154,35 +155,40 @@ PPPML_HD Word reduce_signed(std::int64_t value, Word q, std::uint64_t ratio, std
   return static_cast<Word>(reduce_once<std::uint64_t>(remainder, q));
 }
 
-// Quotients by a public divisor d in [1, 2^62) without the processor's division, whose time may depend on the dividend.
-class PublicDivisor {
+// Quotients by a public divisor d in [1, 2^(bits-2)) without the processor's division, whose time may depend on the
+// dividend.
+template <class Word>
+class BasicPublicDivisor {
  public:
-  explicit PublicDivisor(std::int64_t divisor)
-      : divisor_(static_cast<std::uint64_t>(divisor)), ratio_(UINT64_MAX / divisor_) {}
+  using Signed = std::make_signed_t<Word>;
 
-  // |value| < 2^63 -> value / d, rounded towards zero.
-  // 2^64 / d exceeds ratio by at most 1 + 1 / d, so that the estimate is less than one short before it is rounded down
-  // and leaves a remainder below 2d.
-  std::int64_t divide(std::int64_t value) const {
-    const std::uint64_t sign = static_cast<std::uint64_t>(value >> 63);
-    const std::uint64_t magnitude = (static_cast<std::uint64_t>(value) ^ sign) - sign;
-    const std::uint64_t estimate = multiply_high(magnitude, ratio_);
-    const std::uint64_t borrow = (magnitude - estimate * divisor_ - divisor_) >> 63;
-    return static_cast<std::int64_t>(((estimate + (borrow ^ 1)) ^ sign) - sign);
+  explicit PPPML_HD BasicPublicDivisor(Signed divisor)
+      : divisor_(static_cast<Word>(divisor)), ratio_(static_cast<Word>(~Word{0}) / divisor_) {}
+
+  // |value| < 2^(bits-1) -> value / d, rounded towards zero.
+  // 2^bits / d exceeds ratio by at most 1 + 1 / d, so that the estimate is less than one short before it is rounded
+  // down and leaves a remainder below 2d.
+  PPPML_HD Signed divide(Signed value) const {
+    const Word sign = static_cast<Word>(value >> (WordTraits<Word>::kBits - 1));
+    const Word magnitude = (static_cast<Word>(value) ^ sign) - sign;
+    const Word estimate = multiply_high(magnitude, ratio_);
+    const Word borrow = (magnitude - estimate * divisor_ - divisor_) >> (WordTraits<Word>::kBits - 1);
+    return static_cast<Signed>(((estimate + (borrow ^ 1)) ^ sign) - sign);
   }
 
-  // The nearest integer to value / d, halves away from zero; |value| + d / 2 < 2^63.
-  std::int64_t divide_rounded(std::int64_t value) const {
-    const std::int64_t sign = value >> 63;
-    return divide(value + ((static_cast<std::int64_t>(divisor_ / 2) ^ sign) - sign));
+  // The nearest integer to value / d, halves away from zero; |value| + d / 2 < 2^(bits-1).
+  PPPML_HD Signed divide_rounded(Signed value) const {
+    const Signed sign = value >> (WordTraits<Word>::kBits - 1);
+    return divide(value + ((static_cast<Signed>(divisor_ / 2) ^ sign) - sign));
   }
 
  private:
-  std::uint64_t divisor_, ratio_;
+  Word divisor_, ratio_;
 };
+using PublicDivisor = BasicPublicDivisor<std::uint64_t>;
 
 // amount where `condition`, else 0, without a branch.
-inline std::int64_t where(bool condition, std::int64_t amount) {
+PPPML_HD std::int64_t where(bool condition, std::int64_t amount) {
   return amount & -static_cast<std::int64_t>(condition);
 }
 

@@ -37,4 +37,5 @@ PYBIND11_MODULE(_native, module) {
   bindings::register_primitives(module);
   bindings::register_transforms(module);
   bindings::register_memory(module);
+  bindings::register_cuda(module);
 }

@@ -12,6 +12,7 @@ void register_pads(pybind11::module_& module);
 void register_scheme(pybind11::module_& module);
 void register_primitives(pybind11::module_& module);
 void register_levelled(pybind11::module_& module);
+void register_cuda(pybind11::module_& module);  // after the scheme and the keys
 void register_transforms(pybind11::module_& module);
 void register_memory(pybind11::module_& module);  // after the primitives
 

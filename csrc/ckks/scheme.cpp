@@ -29,6 +29,10 @@ kernels::StreamCipher cipher_named(const std::string& name, kernels::StreamCiphe
   return name == "chacha20" ? kernels::StreamCipher::kChaCha20 : kernels::StreamCipher::kAes256;
 }
 
+// Public-key noise is no longer independent between coefficients (it is e * u + e1 * s); its squared norm spreads
+// wider than a chi-square, so the residual check takes twice the declared variance. Garbage has 79 times it.
+constexpr double kPublicResidualMargin = 2;
+
 template <class Word>
 std::unique_ptr<Scheme> create_scheme(const Parameters& parameters, const std::string& backend,
                                       const std::string& cipher) {
@@ -112,6 +116,12 @@ kernels::Codec Scheme::codec(double weight) const {
   codec.base = parameters_.headroom().base;
   codec.delta = parameters_.headroom().delta;
   return codec;
+}
+
+double Scheme::residual_variance(std::uint64_t terms) const {
+  const KeyMode mode = parameters_.keys();
+  return noise_variance(mode, parameters_.ring_dimension()) * static_cast<double>(terms) *
+         (mode == KeyMode::kPublic ? kPublicResidualMargin : 1);
 }
 
 std::uint64_t Scheme::weights(const Range& range) const {

@@ -95,6 +95,12 @@ class Scheme {
   std::uint64_t weights(const Range& range) const;
   std::uint64_t integers(const Range& range) const;
 
+  // What kernels are told: blocks [start, stop) of a polynomial, how a party of this share quantises, the variance that
+  // the residuals of a sum of `terms` encryptions are held to.
+  kernels::Batch batch(const Extent& extent, std::uint64_t start, std::uint64_t stop) const;
+  kernels::Codec codec(double weight) const;
+  double residual_variance(std::uint64_t terms) const;
+
   // Keys. In public and secret mode s is ternary, with its norm held below the bound that noise_variance assumes.
   virtual std::unique_ptr<SecretKey> generate_secret(const ring::StreamKey& seed) const = 0;
   virtual std::unique_ptr<SecretKey> secret_from_coefficients(const std::int64_t* coefficients) const = 0;
@@ -160,9 +166,7 @@ class Scheme {
   Scheme(const Parameters& parameters, std::string backend, kernels::StreamCipher private_cipher)
       : parameters_(parameters), backend_(std::move(backend)), private_cipher_(private_cipher) {}
   std::uint64_t last_row(const Extent& extent) const;
-  kernels::Batch batch(const Extent& extent, std::uint64_t start, std::uint64_t stop) const;
   kernels::Batch all_blocks(const Extent& extent) const;
-  kernels::Codec codec(double weight) const;
 
  private:
   Parameters parameters_;

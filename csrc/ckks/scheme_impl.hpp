@@ -80,12 +80,12 @@ class SchemeImpl final : public Scheme {
 
   const ring::Ring<Word>& ring() const { return ring_; }
   const kernels::KernelTable<Word>& kernels() const { return kernels_; }
+  const kernels::GaussianTable& error_table() const;
 
  private:
   // Rows of a public key, checked, into a factor that is not complete yet.
   void load_rows(const void* rows, ring::PublicFactor<Word>& factor) const;
   std::unique_ptr<SecretKey> make_secret(KeyBuffer<std::int64_t> coefficients) const;
-  const kernels::GaussianTable& error_table() const;
   // plain NTT form already in the factor -> times N^-1, with companions
   template <class Factor>
   void complete(Factor& factor) const;

@@ -8,10 +8,6 @@
 namespace pppml::ckks {
 namespace {
 
-// Public-key noise is no longer independent between coefficients (it is e * u + e1 * s); its squared norm spreads
-// wider than a chi-square, so the residual check takes twice the declared variance. Garbage has 79 times it.
-constexpr double kPublicResidualMargin = 2;
-
 // Blocks that open at a time where their coefficients are not what is asked for.
 constexpr std::size_t kOpeningBlocks = 4;
 
@@ -137,9 +133,6 @@ template <class Word>
 OpenReport SchemeImpl<Word>::open(const SecretKey& secret, const Range& range, std::uint64_t terms, const RowSource& c0,
                                   const RowSource& c1, const std::uint8_t* public_seed, const Opened& out) const {
   const auto& factor = SecretKeyImpl<Word>::factor_of(secret, ring_.block_words());
-  const KeyMode mode = parameters().keys();
-  const double variance = noise_variance(mode, parameters().ring_dimension()) * static_cast<double>(terms) *
-                          (mode == KeyMode::kPublic ? kPublicResidualMargin : 1);
   const std::size_t width = out.integers != nullptr ? parameters().block_integers() : parameters().block_weights();
   Reports reports;
   over_blocks(batch({range.length, true}, range.start, range.stop), ring_.degree(),
@@ -154,7 +147,7 @@ OpenReport SchemeImpl<Word>::open(const SecretKey& secret, const Range& range, s
                                                          public_seed,
                                                          factor.view(),
                                                          parameters().headroom().delta,
-                                                         variance,
+                                                         residual_variance(terms),
                                                          open_target(count, target),
                                                          &report};
                 if (slots_) {

@@ -55,6 +55,7 @@ def build(folder: Path, sanitizers: str, targets: list[str]) -> None:
     options = {
         "CMAKE_BUILD_TYPE": "Release",
         "PPPML_TESTS": "ON",
+        "PPPML_CUDA": "HOST",  # the kernels of CUDA devices are watched as well
         "PPPML_SANITIZE": sanitizers,
         "Python_EXECUTABLE": sys.executable,
         "pybind11_DIR": pybind11.get_cmake_dir(),

@@ -4,6 +4,7 @@
 line are packages of their own with their own extras.
 """
 
+from pppml_fast import cuda
 from pppml_fast._version import __version__
 from pppml_fast.cipher import (
     Ciphertext,
@@ -21,6 +22,8 @@ from pppml_fast.errors import (
     CiphertextError,
     ConfigError,
     DataError,
+    DeviceError,
+    DeviceMemoryError,
     InputError,
     KeyReuseError,
     LayoutMismatchError,
@@ -44,6 +47,8 @@ __all__ = [
     "CollectiveKey",
     "ConfigError",
     "DataError",
+    "DeviceError",
+    "DeviceMemoryError",
     "InputError",
     "KeyPair",
     "KeyReuseError",
@@ -61,6 +66,7 @@ __all__ = [
     "__version__",
     "add",
     "count_clipped",
+    "cuda",
     "dequantize",
     "get_num_threads",
     "keygen",

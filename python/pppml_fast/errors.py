@@ -34,6 +34,14 @@ class OpeningError(PppmlError):
     """A sum failed its residual check or its sum check; no value was released."""
 
 
+class DeviceError(PppmlError, RuntimeError):
+    """A CUDA device cannot be used, or one of its calls failed; the text names the call."""
+
+
+class DeviceMemoryError(DeviceError):
+    """A CUDA device has no memory left for what was asked of it."""
+
+
 class ProtocolError(PppmlError):
     """A message, state or roster breaks the rules of the protocol and was refused."""
 

@@ -101,6 +101,7 @@ class CkksParams:
     insecure_for_comparison: bool = False
     _checked: Any = field(init=False, repr=False, compare=False)
     _scheme: Any = field(init=False, repr=False, compare=False)
+    _device_schemes: dict[int, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_choice("keys", self.keys, get_args(KeyMode))

@@ -142,7 +142,7 @@ def build(work: Path, compiler: str | None) -> Path:
     tools = Path(sys.executable).parent
     cmake, ninja = (str(tools / name) if (tools / name).exists() else name for name in ("cmake", "ninja"))
     configure = [cmake, "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
-    configure += ["-DPPPML_FUZZ=ON", f"-DCMAKE_CXX_COMPILER={compiler or 'g++'}"]
+    configure += ["-DPPPML_FUZZ=ON", "-DPPPML_CUDA=OFF", f"-DCMAKE_CXX_COMPILER={compiler or 'g++'}"]
     for command in (configure, [cmake, "--build", str(folder), "--target", "fuzz_targets"]):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -12,7 +12,7 @@ import numpy
 import numpy.typing
 import typing_extensions
 
-from . import primitives
+from . import cuda, primitives
 
 __all__: list[str] = [
     "KeyMode",
@@ -33,6 +33,7 @@ __all__: list[str] = [
     "arena_statistics",
     "built_backends",
     "choose_backend",
+    "cuda",
     "empty",
     "largest_modulus_bits",
     "primitives",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from pppml_fast import _native
+from pppml_fast import _native, cuda
 from pppml_fast.doctor.report import Check, failed, held, note
 from pppml_fast.errors import ParameterError
 from pppml_fast.params import PRESETS, CkksParams, KeyMode
@@ -41,7 +41,13 @@ def choice() -> list[Check]:
     if chosen != supported[0]:
         checks.append(note(section, "faster", supported[0], "unset PPPML_BACKEND to use it"))
     cipher = example(next(iter(PRESETS)))._scheme.private_cipher
-    return [*checks, note(section, "private stream cipher", cipher)]
+    return [*checks, note(section, "private stream cipher", cipher), note(section, "CUDA", _devices())]
+
+
+def _devices() -> str:
+    """The CUDA devices, or why there are none."""
+    devices = [cuda.device_info(index) for index in range(cuda.device_count())]
+    return ", ".join(f"{d.index}: {d.name}" for d in devices) or cuda.why_unavailable()
 
 
 def parameter_sets() -> list[Check]:

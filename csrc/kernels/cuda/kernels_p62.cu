@@ -1,0 +1,7 @@
+#include "kernels/cuda/kernels.cuh"
+
+namespace pppml::kernels::cuda {
+
+PPPML_CUDA_INSTANTIATE(P62)
+
+}  // namespace pppml::kernels::cuda
