@@ -69,6 +69,7 @@ class PackedRow {
     const unsigned at = 4 * index;
     if (aligned_ && at + 4 <= bytes_) return *reinterpret_cast<const std::uint32_t*>(data_ + at);
     std::uint32_t value = 0;
+    PPPML_NO_UNROLL
     for (unsigned i = 0; i < 4 && at + i < bytes_; ++i) value |= std::uint32_t{data_[at + i]} << (8 * i);
     return value;
   }
@@ -106,6 +107,7 @@ class PackedWriter {
       *reinterpret_cast<std::uint32_t*>(data_ + at) = static_cast<std::uint32_t>(value);
       return;
     }
+    PPPML_NO_UNROLL
     for (unsigned i = 0; i < 4 && at + i < bytes_; ++i) data_[at + i] = static_cast<std::uint8_t>(value >> (8 * i));
   }
 

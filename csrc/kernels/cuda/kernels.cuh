@@ -12,19 +12,20 @@
 
 namespace pppml::kernels::cuda {
 
-// Blocks of threads that a multiprocessor is to hold at the least, which bounds the registers of a thread: 80 for p31,
-// 128 for the others and for public keys. With fewer some would be spilled, which `make build-cuda` refuses.
-template <class Shape>
-constexpr unsigned kResident = (Shape::kNarrow ? 768 : 512) / Shape::kThreads;
+// Blocks of threads that a multiprocessor is to hold at the least, which bounds the registers of a thread: for p31 64
+// to encrypt and 80 to open, 128 for the others and for public keys. With fewer some would be spilled, which `make
+// build-cuda` refuses.
 template <class Shape>
 constexpr unsigned kResidentPublic = 512 / Shape::kThreads;
+template <class Shape>
+constexpr unsigned kResident = (Shape::kNarrow && Shape::kPrimes == 1 ? 1024 : 512) / Shape::kThreads;
 // Opening takes some more registers before sm_90.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
 template <class Shape>
 constexpr unsigned kResidentOpen = kResidentPublic<Shape>;
 #else
 template <class Shape>
-constexpr unsigned kResidentOpen = kResident<Shape>;
+constexpr unsigned kResidentOpen = (Shape::kNarrow ? 768 : 512) / Shape::kThreads;
 #endif
 
 template <class Shape>

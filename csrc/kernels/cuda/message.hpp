@@ -82,23 +82,17 @@ class BlockMessage {
   // Row l of the result: out = sign * held + error + delta m, plus what comes in.
   PPPML_HD void finish(unsigned l, Held& held, bool negate) {
     const DevicePrime<Word>& prime = request_.ring.primes[l];
-    const unsigned length = place().length();
     group_.phase([&](unsigned thread) {
-      std::uint32_t invalid = 0;
+      Residues<Shape>& r = held[thread];
       PPPML_UNROLL
       for (unsigned i = 0; i < Shape::kPerThread; ++i) {
-        const unsigned k = thread + i * Shape::kThreads;
-        const Word base = held[thread].x[i], q = prime.modulus;
-        const Word addend = residue(prime, message_[thread].m[i], state_.error.at(k));
-        Word sum = negate ? reduce<Word>(addend + q - base, q) : add(addend, base, q);
-        if (k < length && request_.incoming != nullptr) {
-          const auto incoming = static_cast<Word>(incoming_row(l)[k]);
-          invalid += incoming >= q ? 1 : 0;
-          sum = reduce<Word>(sum + incoming, q);
-        }
-        held[thread].x[i] = sum;
+        const Word base = r.x[i], q = prime.modulus;
+        const Word addend = residue(prime, message_[thread].m[i], state_.error.at(thread + i * Shape::kThreads));
+        r.x[i] = negate ? reduce<Word>(addend + q - base, q) : add(addend, base, q);
       }
-      if (request_.incoming != nullptr && thread == 0 && !incoming_row(l).padding_is_zero()) ++invalid;
+      if (request_.incoming == nullptr) return;
+      const RowsIn<Word> incoming{nullptr, request_.incoming};
+      const std::uint32_t invalid = add_row<Shape>(incoming, place(), prime, l, thread, state_.row, r);
       if (invalid != 0) atomic_add(&state_.invalid, invalid);
     });
     write_row(group_, request_.ring, place(), l, request_.out, held, state_);
@@ -141,10 +135,6 @@ class BlockMessage {
  private:
   PPPML_HD static std::uint64_t length_of(const DeviceTensors& tensors) {
     return tensors.count == 0 ? 0 : tensors.spans[tensors.count].offset;
-  }
-
-  PPPML_HD PackedRow incoming_row(unsigned l) const {
-    return PackedRow(request_.incoming + place().bytes(l), request_.ring.primes[l].bits, place().length());
   }
 
   // Words [t length, (t + 1) length) of the block's rounding stream, which begin within a block of ChaCha20.

@@ -27,7 +27,14 @@ class BlockOpening {
     });
     group_.phase([&](unsigned thread) { find_spans(thread); });
     PPPML_UNROLL
-    for (unsigned l = 0; l < Shape::kPrimes; ++l) multiply(l, held[l]);
+    for (unsigned l = 0; l < Shape::kPrimes; ++l) {
+      multiply(l, held[l]);
+      group_.phase([&](unsigned thread) {
+        const std::uint32_t invalid =
+            add_row<Shape>(request_.c0, place(), request_.ring.primes[l], l, thread, state_.row, held[l][thread]);
+        if (invalid != 0) atomic_add(&state_.invalid, invalid);
+      });
+    }
     round(held);
     check();
   }
@@ -63,29 +70,11 @@ class BlockOpening {
     whole.last_length = Shape::kDegree;
     const RowPlace<Shape> place(request_.ring, whole, group_.index());
     group_.phase([&](unsigned thread) {
-      std::uint32_t invalid = 0;
-      PPPML_UNROLL
-      for (unsigned i = 0; i < Shape::kPerThread; ++i) {
-        const Word c1 = read(request_.c1, place, l, thread + i * Shape::kThreads, thread + i == 0, &invalid);
-        held[thread].x[i] = c1;
-      }
+      held[thread] = {};
+      const std::uint32_t invalid = add_row<Shape>(request_.c1, place, prime, l, thread, state_.row, held[thread]);
       if (invalid != 0) atomic_add(&state_.invalid, invalid);
     });
     transform.convolve(secret, held);
-  }
-
-  // Residue k of row l. Counts those not below their prime, and with `ends` padding that is not zero; an invalid one
-  // is read as 0.
-  PPPML_HD Word read(const RowsIn<Word>& rows, const RowPlace<Shape>& place, unsigned l, unsigned k, bool ends,
-                     std::uint32_t* invalid) const {
-    if (rows.words != nullptr) return rows.words[place.words(l) + k];
-    const DevicePrime<Word>& prime = request_.ring.primes[l];
-    const PackedRow row(rows.packed + place.bytes(l), prime.bits, place.length());
-    if (ends && !row.padding_is_zero()) ++*invalid;
-    const auto residue = static_cast<Word>(row[k]);
-    if (residue < prime.modulus) return residue;
-    ++*invalid;
-    return 0;
   }
 
   // Residues of one coefficient -> the integer in (-Q/2, Q/2); as scalar/opening.cpp.
@@ -108,7 +97,6 @@ class BlockOpening {
     group_.phase([&](unsigned thread) {
       double squares = 0;
       Size largest = 0;
-      std::uint32_t invalid = 0;
       Phase coefficients[Shape::kPerThread] = {};
       PPPML_UNROLL
       for (unsigned i = 0; i < Shape::kPerThread; ++i) {
@@ -116,10 +104,7 @@ class BlockOpening {
         if (k >= length) continue;
         Word residues[Shape::kPrimes];
         PPPML_UNROLL
-        for (unsigned l = 0; l < Shape::kPrimes; ++l) {
-          const Word c0 = read(request_.c0, place(), l, k, thread + i == 0, &invalid);
-          residues[l] = add(held[l][thread].x[i], c0, request_.ring.primes[l].modulus);
-        }
+        for (unsigned l = 0; l < Shape::kPrimes; ++l) residues[l] = held[l][thread].x[i];
         const Phase phase = lift(residues);
         coefficients[i] = delta.divide_rounded(phase);
         const Phase residual = phase - coefficients[i] * static_cast<Phase>(request_.delta);
@@ -138,7 +123,6 @@ class BlockOpening {
       }
       state_.residuals.squares[thread] = squares;
       state_.residuals.largest[thread] = largest;
-      if (invalid != 0) atomic_add(&state_.invalid, invalid);
     });
   }
 

@@ -1,6 +1,7 @@
 // The shared memory of a block of threads: one row, small samples, and what the threads find out together.
 #pragma once
 
+#include "kernels/cuda/bits.hpp"
 #include "kernels/cuda/samplers.hpp"
 #include "kernels/cuda/tensors.hpp"
 
@@ -71,6 +72,44 @@ PPPML_HD void sample_uniform(const Group& group, const UniformJobs<Shape>& unifo
     PPPML_NO_UNROLL
     for (unsigned job = thread; job < UniformJobs<Shape>::kCount; job += Shape::kThreads) uniform.run(job, state.row);
   });
+}
+
+// r <- r + a row of `length` residues, as the last pass has them; 0 behind its end. Returns how many of them are not
+// below the prime, and with them padding that is not zero. A packed residue takes many instructions: they go through
+// the shared row one after the other, each thread's own, rather than through eight copies of the code.
+template <class Shape>
+PPPML_HD std::uint32_t add_row(const RowsIn<typename Shape::Word>& rows, const RowPlace<Shape>& place,
+                               const DevicePrime<typename Shape::Word>& prime, unsigned l, unsigned thread,
+                               typename Shape::Word* row, Residues<Shape>& r) {
+  using Word = typename Shape::Word;
+  const unsigned length = place.length();
+  std::uint32_t invalid = 0;
+  if (rows.words != nullptr) {
+    const Word* const words = rows.words + place.words(l);
+    PPPML_UNROLL
+    for (unsigned i = 0; i < Shape::kPerThread; ++i) {
+      const unsigned k = thread + i * Shape::kThreads;
+      if (k < length) r.x[i] = reduce<Word>(r.x[i] + words[k], prime.modulus);
+    }
+    return invalid;
+  }
+  const PackedRow packed(rows.packed + place.bytes(l), prime.bits, length);
+  PPPML_NO_UNROLL
+  for (unsigned i = 0; i < Shape::kPerThread; ++i) {
+    const unsigned k = thread + i * Shape::kThreads;
+    Word residue = k < length ? static_cast<Word>(packed[k]) : Word{0};
+    if (residue >= prime.modulus) {
+      residue = 0;
+      ++invalid;
+    }
+    row[bank_order<Word>(k)] = residue;
+  }
+  if (thread == 0 && !packed.padding_is_zero()) ++invalid;
+  PPPML_UNROLL
+  for (unsigned i = 0; i < Shape::kPerThread; ++i) {
+    r.x[i] = reduce<Word>(r.x[i] + row[bank_order<Word>(thread + i * Shape::kThreads)], prime.modulus);
+  }
+  return invalid;
 }
 
 }  // namespace pppml::kernels::cuda

@@ -16,6 +16,7 @@ struct SpanWindow {
 template <unsigned kThreads>
 PPPML_HD void find_window(const DeviceTensors& tensors, std::uint64_t first, std::uint64_t last, unsigned thread,
                           SpanWindow* window) {
+  PPPML_NO_UNROLL
   for (std::uint32_t s = thread; s < tensors.count; s += kThreads) {
     const std::uint64_t begin = tensors.spans[s].offset, end = tensors.spans[s + 1].offset;
     if (begin <= first && first < end) window->first = s;
