@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pppml_fast.aggregation.attempts import AttemptId
 from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.session import Gate, Message
-from pppml_fast.errors import ProtocolError
+from pppml_fast.errors import PppmlError, ProtocolError
 from pppml_fast.params import CkksParams
 
 __all__ = [
@@ -39,7 +39,7 @@ class PeerAbandonedError(ProtocolError):
 class HeldMessageError(ProtocolError):
     """A message that was held for a while is refused: ``sender`` is whose it was, an index of the roster."""
 
-    def __init__(self, sender: int, reason: ProtocolError) -> None:
+    def __init__(self, sender: int, reason: PppmlError) -> None:
         super().__init__(str(reason))
         self.sender = sender
 

@@ -352,9 +352,9 @@ class PartyMachine(Intake):
         for message in held:
             try:
                 out += take(message)
-            except StreamBrokenError:
+            except (StreamBrokenError, SiteError):
                 raise
-            except ProtocolError as error:
+            except PppmlError as error:
                 self.refusals.append(HeldMessageError(message.header.sender, error))
         return out
 

@@ -25,7 +25,7 @@ from pppml_fast.aggregation.party import PartyMachine
 from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.aggregation.session import Session
 from pppml_fast.aggregation.standing import Standing
-from pppml_fast.errors import DataError, KeyReuseError, PppmlError, ProtocolError
+from pppml_fast.errors import DataError, KeyReuseError, PppmlError, ProtocolError, SiteError
 from pppml_fast.params import CkksParams
 from pppml_fast.site.application import Application, StateId, keeping
 from pppml_fast.site.catch_up import CatchUp
@@ -109,6 +109,8 @@ class Member(LedNode):
         except KeyReuseError as error:
             self._draws.spend(round_, str(error))
             self._train(round_)
+        except SiteError:
+            raise
         except PppmlError as error:
             self.failed(error)
         self._after_machine()
