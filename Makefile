@@ -36,7 +36,7 @@ help:
 	@echo "make test-faults     real federations under faults, from a seed: ROUNDS=1000 SEED=N; the short run is CI's"
 	@echo "make test-cpp, test-sanitize, test-constant-time, dudect   the tools of trust (csrc/README.md)"
 	@echo "make build-cuda  the kernels for CUDA devices (needs nvcc); make test-cuda-host runs them on the processor"
-	@echo "make test-gpu bench-gpu PYTHON=python3   on a machine with a GPU: bits, sanitizers, figures in runs/gpu (docs/gpu.md)"
+	@echo "make test-gpu, bench-gpu   on a machine with a GPU, with PYTHON=python3: bits, sanitizers, figures in runs/gpu (docs/gpu.md)"
 	@echo "make test-samplers   10^8 draws from every sampler"
 	@echo "make levels  every preset's security level anew"
 	@echo "make stubs   write the extension's types from the built extension"
