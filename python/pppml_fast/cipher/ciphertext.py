@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -365,14 +365,8 @@ def add(ciphertexts: Sequence[Ciphertext], out: Ciphertext | None = None) -> Cip
     ``out`` may be a ciphertext of the result's shape, one of the inputs included. Raises CiphertextError when they do
     not belong together.
     """
-    if not ciphertexts:
-        raise CiphertextError("nothing to add: give at least one ciphertext")
+    terms = check_addable(ciphertexts)
     head = ciphertexts[0]
-    for other in ciphertexts[1:]:
-        _check_belongs(head, other)
-    terms = sum(ciphertext.terms for ciphertext in ciphertexts)
-    if terms > head.params.parties:
-        raise CiphertextError(f"the sum would hold {terms} terms; the parameters hold {head.params.parties} (parties)")
     if head.kind in (Kind.SEEDED, Kind.EXPANDED) and len(ciphertexts) > 1:
         ciphertexts = [ciphertext.expanded() for ciphertext in ciphertexts]
         head = ciphertexts[0]
@@ -388,10 +382,29 @@ def add(ciphertexts: Sequence[Ciphertext], out: Ciphertext | None = None) -> Cip
     return result
 
 
-def _check_belongs(head: Ciphertext, other: Ciphertext) -> None:
-    if other.params.id != head.params.id:
-        raise CiphertextError(f"cannot add {other!r} to {head!r}: their parameters differ")
-    if other.length != head.length:
-        raise CiphertextError(f"cannot add a vector of {other.length} weights to one of {head.length}")
-    if head.kind is Kind.COLLECTIVE and other.context != head.context:
-        raise CiphertextError("cannot add ciphertexts of different contexts: they use different public polynomials")
+class Summand(Protocol):
+    """What has to fit in a sum, wherever the residues lie."""
+
+    params: CkksParams
+    kind: Kind
+    length: int
+    terms: int
+    context: bytes | None
+
+
+def check_addable(ciphertexts: Sequence[Summand]) -> int:
+    """The number of terms in the sum. Raises CiphertextError for none, too many, or what does not belong together."""
+    if not ciphertexts:
+        raise CiphertextError("nothing to add: give at least one ciphertext")
+    head = ciphertexts[0]
+    for other in ciphertexts[1:]:
+        if other.params.id != head.params.id:
+            raise CiphertextError(f"cannot add {other!r} to {head!r}: their parameters differ")
+        if other.length != head.length:
+            raise CiphertextError(f"cannot add a vector of {other.length} weights to one of {head.length}")
+        if head.kind is Kind.COLLECTIVE and other.context != head.context:
+            raise CiphertextError("cannot add ciphertexts of different contexts: they use different public polynomials")
+    terms = sum(ciphertext.terms for ciphertext in ciphertexts)
+    if terms > head.params.parties:
+        raise CiphertextError(f"the sum would hold {terms} terms; the parameters hold {head.params.parties} (parties)")
+    return terms

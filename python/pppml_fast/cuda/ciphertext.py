@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pppml_fast import _native, cipher
-from pppml_fast.cipher.ciphertext import allocate, bytes_target
+from pppml_fast.cipher.ciphertext import allocate, bytes_target, check_addable
 from pppml_fast.cipher.wire import HEADER_BYTES, Header, Kind, fresh_kind, payload_sizes
 from pppml_fast.cuda.arrays import DeviceArray
 from pppml_fast.cuda.device import device_scheme, native_errors, stream_handle
@@ -143,14 +143,15 @@ def add(ciphertexts: Sequence[Ciphertext], out: Ciphertext | None = None, *, str
     ``out`` may be one of them. Queued on ``stream``, by default the first one's. Raises CiphertextError when they do
     not belong together.
     """
-    if not ciphertexts:
-        raise CiphertextError("nothing to add: give at least one ciphertext")
+    terms = check_addable(ciphertexts)
     head = ciphertexts[0]
     for other in ciphertexts[1:]:
-        _check_belongs(head, other)
-    terms = sum(c.terms for c in ciphertexts)
-    if terms > head.params.parties:
-        raise CiphertextError(f"the sum would hold {terms} terms; the parameters hold {head.params.parties} (parties)")
+        if other.device != head.device:
+            raise CiphertextError(f"cannot add a ciphertext on device {other.device} to one on device {head.device}")
+        if head.kind is Kind.SEEDED:
+            raise CiphertextError(
+                "seeded ciphertexts of different seeds are added on the host, where they are expanded"
+            )
     handle = head._stream if stream is None else stream_handle(stream)
     result = empty(head.params, head.length, head.device, handle, head.context) if out is None else out
     if (result.params.id, result.length, result.kind, result.device) != (
@@ -166,16 +167,3 @@ def add(ciphertexts: Sequence[Ciphertext], out: Ciphertext | None = None, *, str
     result.terms, result.context, result._stream = terms, head.context, handle
     result._pending = list(dict.fromkeys(pending))
     return result
-
-
-def _check_belongs(head: Ciphertext, other: Ciphertext) -> None:
-    if other.params.id != head.params.id:
-        raise CiphertextError(f"cannot add {other!r} to {head!r}: their parameters differ")
-    if other.length != head.length:
-        raise CiphertextError(f"cannot add a vector of {other.length} weights to one of {head.length}")
-    if other.device != head.device:
-        raise CiphertextError(f"cannot add a ciphertext on device {other.device} to one on device {head.device}")
-    if head.kind is Kind.SEEDED:
-        raise CiphertextError("seeded ciphertexts of different seeds are added on the host, where they are expanded")
-    if head.kind is Kind.COLLECTIVE and other.context != head.context:
-        raise CiphertextError("cannot add ciphertexts of different contexts: they use different public polynomials")
