@@ -86,7 +86,7 @@ def test_who_claims_ever_newer_models_is_waited_for_no_more_often(claims_more: b
         }
         claimed = 3 + (step if claims_more else 0)
         statuses[3] = Status(NO_SESSION, Phase.READY, StateId(claimed, bytes(32)), 0, 0, 0, 5, everyone, 0)
-        found = counting.watch(step * counting.limit, 0, statuses, finished=False)
+        found = counting.watch(step * counting.limit, statuses, finished=False)
         if found is not None:
             blamed += 1
             counting.pass_over()

@@ -52,7 +52,6 @@ class Leadership:
         self.turns = self.told = 0
         self._until: dict[int, float] = {}
         self._waits: dict[int, _Wait] = {}
-        self._led: dict[int, float] = {}
         self._now: float | None = None
 
     def turn(self, candidates: Collection[int]) -> int:
@@ -71,7 +70,6 @@ class Leadership:
             return
         self.turns = told[self._minimum - 1]
         self.told = max(self.told, self.turns)
-        self._led.clear()
         for wait in self._waits.values():
             wait.seconds = 0.0
 
@@ -93,16 +91,14 @@ class Leadership:
         own = self._waits.get(self._me)
         return own is not None and now - own.moved >= self._timing.patience
 
-    def watch(self, now: float, lead: int, statuses: Mapping[int, Status], finished: bool) -> tuple[int, int] | None:
-        """Count the time since the last call, under ``lead``. Returns the one that led most of the time in which a
-        member got nowhere for too long, and that member; None while there is none.
+    def watch(self, now: float, statuses: Mapping[int, Status], finished: bool) -> int | None:
+        """Count the time since the last call. Returns a member that got nowhere for too long, None while there is none.
 
         To one that is ``finished`` with the training, only those that lack its model have somewhere to get. Each one's
         limit doubles whenever it was too long: who only says that it waits disturbs less and less. Nothing counts while
         this member holds the turn to be over already.
         """
         passed, self._now = (0.0 if self._now is None else now - self._now), now
-        self._led[lead] = self._led.get(lead, 0.0) + passed
         fit = self._fit(statuses)
         counted = fit & self._behind(statuses) if finished else fit
         for index in list(self._waits):
@@ -121,7 +117,7 @@ class Leadership:
                 if wait.seconds >= self.limit * 2 ** min(wait.times, _MOST_DOUBLINGS):
                     wait.times += 1
                     found = index
-        return None if found is None else (max(self._led, key=self._led.__getitem__), found)
+        return found
 
     def _moves(self, wait: _Wait, status: Status, statuses: Mapping[int, Status], now: float) -> bool:
         """Whether no lead could do more for a member: it has all, fetches a model, or is in an attempt that goes on."""

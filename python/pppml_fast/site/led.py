@@ -8,13 +8,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 
-from pppml_fast.aggregation.base import Policy
-from pppml_fast.aggregation.identity import Identity
-from pppml_fast.aggregation.roster import Roster, Terms
 from pppml_fast.errors import ProtocolError
-from pppml_fast.layout import Layout
-from pppml_fast.site.events import EventKind, Events
-from pppml_fast.site.lead import Leave, Timing
+from pppml_fast.site.events import EventKind
+from pppml_fast.site.lead import Leave
 from pppml_fast.site.leadership import Leadership
 from pppml_fast.site.node import SiteNode
 from pppml_fast.site.notices import IN_ATTEMPT, Phase
@@ -25,17 +21,7 @@ __all__ = ["LedNode"]
 class LedNode(SiteNode):
     """What a member adds to `SiteNode` about its lead; `Leadership` holds what it remembers of leads."""
 
-    def __init__(
-        self,
-        identity: Identity,
-        roster: Roster,
-        layout: Layout,
-        policy: Policy,
-        terms: Terms | None,
-        events: Events,
-        timing: Timing,
-    ) -> None:
-        super().__init__(identity, roster, layout, policy, terms, events, timing)
+    def _set_up(self) -> None:
         members = len(self.roster.members)
         self._leadership = Leadership(self.index, members, self.policy.minimum(members), self.timing)
         self._orphaned_since: float | None = None
@@ -120,10 +106,9 @@ class LedNode(SiteNode):
     def _count_waits(self) -> None:
         self._watched_at = self._now
         followed = None if self.session is None and self._handshake is None else self._leader
-        lead = self._leadership.turn({*self._linked, self.index}) if followed is None else followed
-        found = self._leadership.watch(self._now, lead, self._view().statuses, self._finished)
-        if found is not None:
-            leader, waits = found
+        waits = self._leadership.watch(self._now, self._view().statuses, self._finished)
+        leader = self._turn if followed is None else followed
+        if waits is not None and leader is not None:
             self._pass_over(leader, f"{self.roster.names[waits]!r} gets nowhere")
 
     def _pass_over(self, leader: int, why: str) -> None:

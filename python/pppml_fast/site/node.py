@@ -87,6 +87,10 @@ class SiteNode(NeverPickled, ABC):
         members = len(roster.members)
         is_member = self.index < members
         self._lead = Lead(members, self.policy.minimum(members), self.index if is_member else None, timing)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """What a kind of node remembers besides."""
 
     # --- what the driver calls ----------------------------------------------------------------------------
 
