@@ -72,7 +72,8 @@ class Attended:
             assert node.reap(WAIT_S), f"{node.name} does not end"
             assert node.status == 0, (node.name, node.lines[-3:])
         self.check()
-        assert len({node.models[0] for node in self.federation.members}) == 1
+        models = {node.name: (node.round, node.models[0]) for node in self.federation.members}
+        assert len(set(models.values())) == 1, models
 
     # --- memory and files ---------------------------------------------------------------------------------
 

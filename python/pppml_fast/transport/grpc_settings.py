@@ -30,6 +30,7 @@ METHOD = f"/{SERVICE}/Link"
 _SUBJECT_NAMES = "x509_subject_alternative_name"
 _HANDSHAKE_ERRORS = ("handshake failed", "verification check", "peer name", "peer certificate")
 _CLOSED_EARLY = ("socket closed", "connection reset")
+_WINDOW = 8 << 20  # bytes under way to either end; where gRPC probes for it, a flood makes it hundreds of MiB
 _CONNECTIONS = 512  # at a time: silent strangers hold each for the 10 s of a handshake, and memory with it
 _IDLE_S = 10  # without a stream: who only holds a connection has no use for it
 
@@ -42,6 +43,8 @@ def _options(keepalive_s: float) -> Options:
         ("grpc.max_send_message_length", FRAGMENT + SMALL),
         ("grpc.http2.max_frame_size", 1 << 20),
         ("grpc.http2.write_buffer_size", 1 << 20),
+        ("grpc.http2.bdp_probe", 0),
+        ("grpc.http2.lookahead_bytes", _WINDOW),
         ("grpc.max_metadata_size", 4096),
         ("grpc.absolute_max_metadata_size", 8192),
         ("grpc.keepalive_time_ms", int(keepalive_s * 1000)),
