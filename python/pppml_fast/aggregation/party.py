@@ -169,11 +169,9 @@ class PartyMachine(Intake):
         if self.state is not State.PREPARING or now.length:
             raise ProtocolError(f"a vector cannot be handed in while {now.id} is {self.state.value}")
         vector = vector_of(values)
-        if out is not None:
-            vector.check_target(out)
+        opened = vector.opened(now.params, out)
         now.update = self._bind_update(vector)
-        now.vector, now.weight, now.length = vector, weight, vector.length
-        now.opened = vector.opened(now.params, out)
+        now.vector, now.opened, now.weight, now.length = vector, opened, weight, vector.length
         return self._guarded(self._on_values)
 
     def pull(self, hop: str) -> Outgoing | None:

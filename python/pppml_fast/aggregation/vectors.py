@@ -24,6 +24,7 @@ from pppml_fast.aggregation.opened_on_device import DeviceSum
 from pppml_fast.aggregation.terms import Pieces
 from pppml_fast.cipher import Ciphertext, CollectiveKey, PublicKey
 from pppml_fast.cuda.arrays import DeviceTensors, device_tensors
+from pppml_fast.cuda.device import device_scheme
 from pppml_fast.errors import InputError
 from pppml_fast.params import CkksParams
 from pppml_fast.quantize import count_clipped
@@ -44,12 +45,8 @@ class Vector(ABC):
         """Raise InputError that names the tensor, by ``names`` in order, that holds NaN or Inf."""
 
     @abstractmethod
-    def check_target(self, out: Any) -> None:
-        """Raise InputError unless ``out`` can take the mean of these values; it may be their own memory."""
-
-    @abstractmethod
     def tags(self, key: bytes, piece: int) -> Iterator[bytes]:
-        """AES-GMAC under ``key`` (32 bytes) of every ``piece`` values as float32, -0.0 as 0.0; nonces are their numbers.
+        """AES-GMAC under ``key`` (32 bytes) of every ``piece`` values as float32, -0.0 as 0.0; nonces number them.
 
         Raises InputError where a value is NaN or Inf.
         """
@@ -68,7 +65,11 @@ class Vector(ABC):
 
     @abstractmethod
     def opened(self, params: CkksParams, out: Any) -> OpenedSum:
-        """Where the mean will go: ``out``, or new memory beside the values'. Holds none of the values."""
+        """Where the mean will go: ``out``, or new memory beside the values'. Holds none of the values.
+
+        Raises InputError unless ``out`` can take it, which may be the values' own memory; ParameterError where sums of
+        these parameters do not open there.
+        """
 
 
 def vector_of(values: Values | Any) -> Vector:
@@ -90,9 +91,6 @@ class HostVector(Vector):
 
     def check_finite(self, names: Sequence[str] | None = None) -> None:
         check_finite(self.parts, names)
-
-    def check_target(self, out: Any) -> None:
-        check_mean_target(out, self.parts, self.length)
 
     def tags(self, key: bytes, piece: int) -> Iterator[bytes]:
         self.check_finite()
@@ -120,6 +118,8 @@ class HostVector(Vector):
         return self.parts
 
     def opened(self, params: CkksParams, out: Any) -> OpenedSum:
+        if out is not None:
+            check_mean_target(out, self.parts, self.length)
         return HostSum(params, self.length, out)
 
 
@@ -136,14 +136,6 @@ class DeviceVector(Vector):
     def check_finite(self, names: Sequence[str] | None = None) -> None:
         _, bad = cuda.tag_pieces(self._values, bytes(_BLOCK), _PIECE)
         self._refuse(bad, names)
-
-    def check_target(self, out: Any) -> None:
-        target = device_tensors(out, "out", writable=True)
-        if target.device != self._tensors.device or target.length != self.length:
-            raise InputError(
-                f"out holds {target.length} values on device {target.device}; the mean has {self.length} on device "
-                f"{self._tensors.device}: give tensors of that length there, such as those of the update"
-            )
 
     def tags(self, key: bytes, piece: int) -> Iterator[bytes]:
         block = Cipher(AES(key), ECB()).encryptor()  # GMAC is GHASH under AES(0), masked by AES(nonce, 1)
@@ -164,7 +156,16 @@ class DeviceVector(Vector):
         return self._tensors.to_host()
 
     def opened(self, params: CkksParams, out: Any) -> OpenedSum:
-        return DeviceSum(params, self.length, out, self._tensors.device)
+        device = self._tensors.device
+        device_scheme(params, device)
+        if out is not None:
+            target = device_tensors(out, "out", writable=True)
+            if (target.device, target.length) != (device, self.length):
+                raise InputError(
+                    f"out holds {target.length} values on device {target.device}; the mean has {self.length} on device "
+                    f"{device}: give tensors of that length there, such as those of the update"
+                )
+        return DeviceSum(params, self.length, out, device)
 
     def _refuse(self, bad: int | None, names: Sequence[str] | None) -> None:
         if bad is None:
