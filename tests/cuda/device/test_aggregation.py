@@ -13,7 +13,16 @@ pytest.importorskip("cryptography.hazmat.primitives.asymmetric.mlkem")
 
 from aggregation_support import LAYOUT, NAMES, SIZE, expected_integers, federation, kind_of, parameters, vectors
 
-from pppml_fast import CkksParams, InputError, KeyReuseError, OpeningError, ParameterError, cuda, dequantize
+from pppml_fast import (
+    CkksParams,
+    InputError,
+    KeyReuseError,
+    OpeningError,
+    ParameterError,
+    _native,
+    cuda,
+    dequantize,
+)
 from pppml_fast.aggregation import Federation, State
 from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.journal import MemoryStore
@@ -105,7 +114,7 @@ def test_an_update_has_one_identity_wherever_it_lies() -> None:
     update[5] = -0.0
     identity = ledger.update_id(update)
     assert ledger.update_id(on_device(update)) == identity
-    assert ledger.update_id([on_device(update[:7]), on_device(update[7:150_001]), on_device(update[150_001:])]) == identity
+    assert ledger.update_id([on_device(part) for part in np.split(update, [7, 150_001])]) == identity
     assert ledger.update_id(on_device(update.astype(np.float64))) == identity
     halves = update.astype(np.float16)
     assert ledger.update_id(on_device(halves)) == ledger.update_id(halves)
@@ -185,9 +194,7 @@ def test_a_refused_sum_leaves_zeros(topology: str) -> None:
 
 
 def test_only_ciphertext_leaves_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that is copied to the host during a round: packed blocks, tags, reports; nothing of the length of an update."""
-    from pppml_fast import _native
-
+    """What is copied to the host during a round: packed blocks, tags, reports; nothing of an update's length."""
     copied: list[int] = []
     whole = _native.cuda.to_host
 
