@@ -104,8 +104,7 @@ std::unique_ptr<PendingReport> open(const DeviceScheme& scheme, const ckks::Secr
   const std::vector<ckks::DeviceTensor> targets = tensors_of(tensors);
   py::gil_scoped_release unlocked;
   return scheme.open(secret, range, terms, source_of(c0, packed), c1 ? source_of(*c1, packed) : ckks::RowSource{},
-                     expansion, pointer<std::int64_t>(integers), targets, divisor,
-                     stream_of(scheme.device(), stream));
+                     expansion, pointer<std::int64_t>(integers), targets, divisor, stream_of(scheme.device(), stream));
 }
 
 // Tags of the pieces, and the first value that is NaN or Inf.
@@ -118,8 +117,8 @@ std::tuple<py::bytes, std::optional<std::uint64_t>> tag_pieces(int device, Addre
   ckks::PieceTags found;
   {
     py::gil_scoped_release unlocked;
-    found = ckks::tag_pieces(values, reinterpret_cast<const std::uint8_t*>(key.data()), piece,
-                             stream_of(device, stream));
+    found =
+        ckks::tag_pieces(values, reinterpret_cast<const std::uint8_t*>(key.data()), piece, stream_of(device, stream));
   }
   return {py::bytes(reinterpret_cast<const char*>(found.tags.data()), found.tags.size()), found.first_non_finite};
 }
@@ -198,6 +197,13 @@ void register_devices(py::module_& module) {
       py::arg("device"), py::arg("stream"), py::arg("producer"), "Lets a stream wait for another one.");
   module.def("to_device", &to_device, py::arg("device"), py::arg("stream"), py::arg("address"), py::arg("data"));
   module.def("to_host", &to_host, py::arg("device"), py::arg("stream"), py::arg("out"), py::arg("address"));
+  py::class_<cuda::PinnedMemory>(module, "PinnedMemory", py::buffer_protocol(),
+                                 "Memory of the host that devices copy to and from by themselves.")
+      .def(py::init<int, std::size_t>(), py::arg("device"), py::arg("nbytes"))
+      .def_property_readonly("nbytes", &cuda::PinnedMemory::bytes)
+      .def_buffer([](const cuda::PinnedMemory& memory) {
+        return py::buffer_info(static_cast<std::uint8_t*>(memory.data()), static_cast<py::ssize_t>(memory.bytes()));
+      });
   module.def(
       "queue_to_host",
       [](int device, Address stream, const cuda::PinnedMemory& out, Address address, std::size_t bytes) {
@@ -212,13 +218,6 @@ void register_devices(py::module_& module) {
         cuda::zero(stream_of(device, stream), pointer(address), bytes);
       },
       py::arg("device"), py::arg("stream"), py::arg("address"), py::arg("nbytes"), "Queues zeros.");
-  py::class_<cuda::PinnedMemory>(module, "PinnedMemory", py::buffer_protocol(),
-                                 "Memory of the host that devices copy to and from by themselves.")
-      .def(py::init<int, std::size_t>(), py::arg("device"), py::arg("nbytes"))
-      .def_property_readonly("nbytes", &cuda::PinnedMemory::bytes)
-      .def_buffer([](const cuda::PinnedMemory& memory) {
-        return py::buffer_info(static_cast<std::uint8_t*>(memory.data()), static_cast<py::ssize_t>(memory.bytes()));
-      });
   py::class_<cuda::DeviceMemory>(module, "DeviceMemory", "Memory of a device, given back in the order of its stream.")
       .def(py::init([](int device, Address stream, std::size_t bytes) {
              return cuda::DeviceMemory(stream_of(device, stream), bytes, cuda::Secrecy::kPublic);

@@ -15,8 +15,8 @@ struct PieceTags {
   std::optional<std::uint64_t> first_non_finite;
 };
 
-// GHASH under `hash_key`, kHashKeyBytes of a secret, of every `piece` values of the tensors as float32 with -0.0 as 0.0,
-// as AES-GCM hashes so many bytes of associated data and no text. Waits for the stream.
+// GHASH under `hash_key`, kHashKeyBytes of a secret, of every `piece` values of the tensors as float32 with -0.0 as
+// 0.0, as AES-GCM hashes so many bytes of associated data and no text. Waits for the stream.
 PieceTags tag_pieces(const std::vector<DeviceTensor>& tensors, const std::uint8_t* hash_key, std::uint64_t piece,
                      Stream stream);
 

@@ -142,8 +142,8 @@ class DeviceSchemeImpl final : public DeviceScheme {
 
   std::unique_ptr<PendingReport> open(const SecretKey& secret, const Range& range, std::uint64_t terms,
                                       const RowSource& c0, const RowSource& c1, const std::uint8_t* public_seed,
-                                      std::int64_t* integers, const std::vector<DeviceTensor>& tensors,
-                                      double divisor, Stream stream) const override {
+                                      std::int64_t* integers, const std::vector<DeviceTensor>& tensors, double divisor,
+                                      Stream stream) const override {
     const auto& factor = SecretKeyImpl<Word>::factor_of(secret, Shape::kBlockWords);
     const std::uint64_t count = host_.weights(range), first = range.start * host_.parameters().block_weights();
     require(integers != nullptr || length_of(tensors) == count, "the tensors hold ", length_of(tensors),

@@ -110,8 +110,8 @@ PPPML_HD FieldElement piece_element(const TagRequest& request, const SpanWindow&
   return {swap_bytes(words[0], words[1]), swap_bytes(words[2], words[3])};
 }
 
-// Thread t takes elements t, t + kTagThreads, ... by Horner's rule in H^kTagThreads; its last one is short of the end of
-// the piece, and of the length that follows it, by a power of H of its own.
+// Thread t takes elements t, t + kTagThreads, ... by Horner's rule in H^kTagThreads; its last one is short of the end
+// of the piece, and of the length that follows it, by a power of H of its own.
 template <class Group>
 PPPML_HD void tag_block(const Group& group, const TagRequest& request, TagState& state) {
   const std::uint64_t first = group.index() * request.piece;

@@ -86,10 +86,10 @@ def decrypt_range(
 ) -> None:
     """The exact sum in blocks ``[start, stop)`` of the ciphertext that ``header`` describes, over ``divisor``.
 
-    ``rows`` are the packed bytes of c0 in those blocks and, where the kind has one, of c1, in the host's memory. ``out``
-    are device tensors, one or a list, that hold all weights of the ciphertext: those of the blocks are written, each
-    integer times step in float64, divided, rounded to its tensor's dtype. Waits. Raises what ``key.decrypt_range`` does;
-    the weights of those blocks are then zeros.
+    ``rows`` are the packed bytes of c0 in those blocks and, where the kind has one, of c1, in the host's memory.
+    ``out`` are device tensors, one or a list, that hold all weights of the ciphertext: those of the blocks are written,
+    each integer times step in float64, divided, rounded to its tensor's dtype. Waits. Raises what
+    ``key.decrypt_range`` does; the weights of those blocks are then zeros.
     """
     params = key.params
     check_terms(header.terms, key._expected_terms)
@@ -111,7 +111,7 @@ def decrypt_range(
             first.address,
             None if second is None else second.address,
             True,
-            expansion,  # type: ignore[arg-type]
+            expansion,
             0,
             places,
             handle,

@@ -6,6 +6,7 @@ import contextlib
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pppml_fast import _native
 from pppml_fast.cipher import CollectiveKey
@@ -20,12 +21,20 @@ from pppml_fast.errors import CiphertextError, DeviceError, InputError, KeyReuse
 __all__ = ["EncryptionInPieces", "encrypt_in_pieces"]
 
 
+class _Place(NamedTuple):
+    """Where a range lies before it is handed out: on the device, and in pinned memory, of which ``bytes`` is a view."""
+
+    target: DeviceArray
+    pinned: _native.cuda.PinnedMemory
+    bytes: NDArray[np.uint8]
+
+
 class _Queued(NamedTuple):
-    """A range on its way to ``staging``."""
+    """A range on its way to a place, by its number."""
 
     start: int
     stop: int
-    staging: int
+    place: int
     pending: Pending
 
 
@@ -44,8 +53,7 @@ class EncryptionInPieces(Secret):
         self.clipped = 0
         self._params, self._next = message.params, 0
         self._device, self._stream = message.tensors.device, message.tensors.stream
-        self._targets: list[DeviceArray] = []
-        self._staging: list[_native.cuda.PinnedMemory] = []
+        self._places: list[_Place] = []
         self._ahead: _Queued | None = None
 
     def __repr__(self) -> str:
@@ -79,14 +87,14 @@ class EncryptionInPieces(Secret):
         target[:] = 0
         queued = self._take_ahead(start, stop, incoming) or self._queue(start, stop, 0, incoming)
         findings = queued.pending.wait()
-        target[:] = np.frombuffer(self._staging[queued.staging], np.uint8)[:size]
+        target[:] = self._places[queued.place].bytes[:size]
         self.clipped += findings[0]
         self._next = stop
         if self.finished:
             self.close()
         elif incoming is None:
             after = min(2 * stop - start, self.blocks)
-            self._ahead = self._queue(stop, after, 1 - queued.staging, None)
+            self._ahead = self._queue(stop, after, 1 - queued.place, None)
 
     def close(self) -> None:
         """Forget the key and the values; what is not encrypted yet never will be."""
@@ -94,8 +102,7 @@ class EncryptionInPieces(Secret):
         if self._message is not None:
             self._message.close()
         self._message = None
-        self._targets.clear()
-        self._staging.clear()
+        self._places.clear()
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
@@ -117,34 +124,35 @@ class EncryptionInPieces(Secret):
             return
         with contextlib.suppress(InputError, CiphertextError, DeviceError):
             ahead.pending.wait()
-        np.frombuffer(self._staging[ahead.staging], np.uint8)[:] = 0
+        self._places[ahead.place].bytes[:] = 0
 
-    def _queue(self, start: int, stop: int, staging: int, incoming: memoryview | None) -> _Queued:
+    def _queue(self, start: int, stop: int, place: int, incoming: memoryview | None) -> _Queued:
         """Encrypt a range on the device and copy it to pinned memory, in the order of the stream."""
         assert self._message is not None
         size = self.packed_bytes(start, stop)
         self._make_room(size)
-        target, pinned = self._targets[staging], self._staging[staging]
+        target, pinned, staged = self._places[place]
         with native_errors():
             if incoming is not None:
-                np.frombuffer(pinned, np.uint8)[:size] = incoming
-                staged = np.frombuffer(pinned, np.uint8)[:size]
-                _native.cuda.to_device(self._device, self._stream, target.address, staged)
+                staged[:size] = incoming
+                _native.cuda.to_device(self._device, self._stream, target.address, staged[:size])
             added = 0 if incoming is None else target.address
             pending = self._message.encrypt(target.address, True, added, (target, pinned), start, stop)
             _native.cuda.queue_to_host(self._device, self._stream, pinned, target.address, size)
-        return _Queued(start, stop, staging, pending)
+        return _Queued(start, stop, place, pending)
 
     def _make_room(self, size: int) -> None:
-        """Two places for a range of ``size`` bytes: one is filled while the other is taken. Grows while none is in use."""
-        if self._targets and self._targets[0].nbytes >= size:
+        """Two places for a range of ``size`` bytes: one is filled while the other is taken."""
+        if self._places and self._places[0].target.nbytes >= size:
             return
         self._drop_ahead()
+        self._places = [self._place(size) for _ in range(2)]
+
+    def _place(self, size: int) -> _Place:
+        target = DeviceArray(size, np.uint8, device=self._device, stream=self._stream)
         with native_errors():
-            self._targets = [
-                DeviceArray(size, np.uint8, device=self._device, stream=self._stream) for _ in range(2)
-            ]
-            self._staging = [_native.cuda.PinnedMemory(self._device, size) for _ in range(2)]
+            pinned: Any = _native.cuda.PinnedMemory(self._device, size)
+        return _Place(target, pinned, np.frombuffer(pinned, np.uint8))
 
 
 def encrypt_in_pieces(
