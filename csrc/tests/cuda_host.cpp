@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "base/modular.hpp"
+#include "ckks/device_identity.hpp"
 #include "ckks/device_scheme.hpp"
 #include "ckks/scheme_impl.hpp"
 #include "kernels/cuda/arithmetic.hpp"
@@ -264,6 +265,48 @@ TEST(banks_are_all_different) {
       }
     }
   }
+}
+
+// x y in GF(2^128), bit by bit, as the standard defines it [SP 800-38D, 6.3].
+cuda::FieldElement slow_product(cuda::FieldElement x, cuda::FieldElement y) {
+  cuda::FieldElement product = {0, 0};
+  for (unsigned i = 0; i < 128; ++i) {
+    if (((i < 64 ? x.high >> (63 - i) : x.low >> (127 - i)) & 1) != 0) product = product ^ y;
+    const bool carry = (y.low & 1) != 0;
+    y = {y.high >> 1 ^ (carry ? std::uint64_t{0xe1} << 56 : 0), y.low >> 1 | y.high << 63};
+  }
+  return product;
+}
+
+TEST(products_in_the_field_of_tags) {
+  std::uint64_t state = 5;
+  for (unsigned i = 0; i < 2000; ++i) {
+    cuda::FieldElement x = {next(&state), next(&state)}, y = {next(&state), next(&state)};
+    if (i % 3 == 0) x = {i % 2 == 0 ? UINT64_MAX : 0, UINT64_MAX};
+    if (i % 5 == 0) y = {UINT64_MAX, i % 2 == 0 ? UINT64_MAX : 1};
+    const cuda::FieldElement fast = cuda::multiply(x, y), slow = slow_product(x, y);
+    CHECK(fast.high == slow.high && fast.low == slow.low);
+  }
+}
+
+TEST(tags_do_not_depend_on_the_order_of_threads) {
+  std::uint64_t state = 7;
+  std::vector<float> values(5000);
+  for (float& value : values) value = static_cast<float>(static_cast<std::int64_t>(next(&state))) * 0x1p-63f;
+  std::uint8_t key[ckks::kHashKeyBytes];
+  for (std::uint8_t& byte : key) byte = static_cast<std::uint8_t>(next(&state));
+  const std::vector<ckks::DeviceTensor> tensors = {{values.data(), 3, kernels::Dtype::kFloat32},
+                                                   {values.data() + 3, 4997, kernels::Dtype::kFloat32}};
+  std::vector<std::uint8_t> first;
+  for (const char* order : {"order=ascending", "order=descending", "order=scattered"}) {
+    setenv("PPPML_CUDA_HOST", order, 1);
+    const ckks::PieceTags found = ckks::tag_pieces(tensors, key, 1999, kStream);
+    CHECK_EQUAL(found.tags.size(), std::size_t{3 * ckks::kTagBytes});
+    CHECK(!found.first_non_finite);
+    if (first.empty()) first = found.tags;
+    CHECK(found.tags == first);
+  }
+  unsetenv("PPPML_CUDA_HOST");
 }
 
 TEST(memory_of_a_device_is_given_back_and_bounded) {
