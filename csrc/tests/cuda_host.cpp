@@ -11,6 +11,7 @@
 #include "ckks/scheme_impl.hpp"
 #include "kernels/cuda/arithmetic.hpp"
 #include "kernels/cuda/bits.hpp"
+#include "kernels/cuda/identity.hpp"
 #include "kernels/cuda/tables.hpp"
 #include "kernels/cuda/tensors.hpp"
 #include "kernels/gaussian_tables.hpp"
