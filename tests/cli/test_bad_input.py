@@ -14,6 +14,8 @@ import pytest
 import tiny_study
 import torch
 
+from pppml_fast.experiment import runner
+
 
 def check_refused(outcome: Any, words: str) -> None:
     assert outcome.code == 2, outcome
@@ -60,6 +62,17 @@ def test_a_gpu_that_is_not_there(
     for call in calls:
         check_refused(pppml(*call, "--device", device), f"device = '{device}': torch")
     assert not out.exists()
+
+
+def test_a_gpu_without_memory(pppml: Any, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: Any) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB."
+        )
+
+    monkeypatch.setattr(runner, "run_study", exhausted)
+    words = "CUDA out of memory. Tried to allocate 2.00 GiB; take smaller batches, free the GPU, or set device = 'cpu'"
+    check_refused(pppml("run", config, "--out", tmp_path / "run"), words)
 
 
 def spoiled(npz: Path, path: Path, **changes: Any) -> Path:

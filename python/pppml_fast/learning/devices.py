@@ -31,7 +31,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
     """Run a block with convolutions in float32 itself, and by the same algorithm every time, where it is a GPU.
 
     By default cuDNN rounds their inputs to TensorFloat-32, to 2^-11, which a Hessian-free product magnifies: it is a
-    difference of gradients at points 10^-3 apart. Products of matrices are float32 unless a program asks torch for less.
+    difference of gradients at points 10^-3 apart. Products of matrices are float32 unless a program asks torch for
+    less.
     """
     if device.type != "cuda":
         yield
