@@ -65,6 +65,11 @@ class Study:
         """Where models, batches and updates are."""
         return torch_device(self.config.device)
 
+    @property
+    def encrypts_on_device(self) -> bool:
+        """Whether updates are encrypted on a GPU. Noise is drawn on the host, so that noised ones are encrypted there."""
+        return self.device.type == "cuda" and self.privacy is None
+
     def network(self, seed: int) -> nn.Module:
         """The initial network of a seed, the same for every method and, but for where it lies, on every device."""
         return build_network(self.spec, derive_seed(seed, "network")).to(self.device)
@@ -75,7 +80,7 @@ class Study:
 
     def check_kernels(self, key: str = "device") -> None:
         """Raise ConfigError where the device, by ``key`` of the configuration, cannot encrypt under the parameters."""
-        if self.privacy is None:
+        if self.encrypts_on_device:
             check_kernels(self.params, self.device, key)
 
     def infos(self) -> tuple[PartyInfo, ...]:

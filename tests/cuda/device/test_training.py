@@ -19,10 +19,11 @@ from played_torch import PlayedTensor, on_device, play_torch, shared  # noqa: E4
 import tiny_study  # noqa: E402  # isort: skip
 from site_rounds import DrivenSite, outcomes_of  # noqa: E402  # isort: skip
 
-from pppml_fast import InputError  # noqa: E402
+from pppml_fast import CkksParams, ConfigError, InputError  # noqa: E402
 from pppml_fast.cuda import DeviceArray  # noqa: E402
 from pppml_fast.experiment import build_config  # noqa: E402
 from pppml_fast.experiment.checkpoint import CheckpointFolder, StateFolder  # noqa: E402
+from pppml_fast.experiment.devices import check_kernels  # noqa: E402
 from pppml_fast.experiment.evaluation import score_party  # noqa: E402
 from pppml_fast.experiment.participant import Trained  # noqa: E402
 from pppml_fast.experiment.progress import Progress, RoundReport  # noqa: E402
@@ -313,6 +314,19 @@ def test_a_noised_update_of_a_device_lies_on_the_host(npz: Path, tmp_path: Path)
     assert training.commit(0, out).round == 1
     training.close()
     assert all(isinstance(tensor, PlayedTensor) for tensor in training.shared.params.values())
+
+
+def test_parameters_without_kernels_are_refused_before_a_run() -> None:
+    common: dict[str, Any] = {"parties": 3, "clip": 1.0, "keys": "collective"}
+    for name in ("p31", "p50", "p62", "compact"):
+        check_kernels(CkksParams.preset(name, **common), torch.device("cuda", 0))
+    odd = {
+        "prime.s. has no kernels for CUDA": CkksParams("odd", 8192, (1125899906990081,), **common),
+        "slots are encoded on the host": CkksParams.preset("p31", packing="slots", **common),
+    }
+    for reason, params in odd.items():
+        with pytest.raises(ConfigError, match=rf"^device = 'cuda:0': .*{reason}.*choose another aggregation.params"):
+            check_kernels(params, torch.device("cuda", 0))
 
 
 def test_states_are_kept_on_the_host(study: Study) -> None:
