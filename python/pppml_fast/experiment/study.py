@@ -67,7 +67,7 @@ class Study:
 
     @property
     def encrypts_on_device(self) -> bool:
-        """Whether updates are encrypted on a GPU. Noise is drawn on the host, so that noised ones are encrypted there."""
+        """Whether updates are encrypted on a GPU. Noise is drawn on the host: noised updates are encrypted there."""
         return self.device.type == "cuda" and self.privacy is None
 
     def network(self, seed: int) -> nn.Module:
