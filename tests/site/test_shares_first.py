@@ -10,7 +10,7 @@ import pytest
 from loopback import Star
 
 from pppml_fast.aggregation.messages import MessageType, parse_header
-from pppml_fast.aggregation.opened import OpenedSum
+from pppml_fast.aggregation.opened import HostSum
 from pppml_fast.site.runtime import Runtime
 
 
@@ -18,7 +18,7 @@ def test_a_sites_shares_are_handed_over_before_it_opens_the_sum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[str]] = {}
-    hand_over, fill = Runtime._hand_over, OpenedSum.fill
+    hand_over, fill = Runtime._hand_over, HostSum._fill
 
     def note(what: str) -> None:
         seen.setdefault(threading.current_thread().name, []).append(what)
@@ -28,12 +28,12 @@ def test_a_sites_shares_are_handed_over_before_it_opens_the_sum(
         if parse_header(message.data)[0].type is MessageType.SHARE:
             note("share")
 
-    def spy_fill(self: OpenedSum, *arguments: Any, **named: Any) -> None:
+    def spy_fill(self: HostSum, *arguments: Any, **named: Any) -> None:
         note("opens")
         fill(self, *arguments, **named)
 
     monkeypatch.setattr(Runtime, "_hand_over", spy_hand_over)
-    monkeypatch.setattr(OpenedSum, "fill", spy_fill)
+    monkeypatch.setattr(HostSum, "_fill", spy_fill)
     star = Star(tmp_path, parties=3, rounds=2)
     try:
         star.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -11,7 +12,10 @@ from numpy.typing import NDArray
 
 from pppml_fast.aggregation.attempts import AttemptId
 from pppml_fast.aggregation.messages import MessageType
+from pppml_fast.aggregation.opened import OpenedSum
+from pppml_fast.aggregation.roster import Roster
 from pppml_fast.aggregation.session import Gate, Message
+from pppml_fast.aggregation.vectors import Vector
 from pppml_fast.errors import PppmlError, ProtocolError
 from pppml_fast.params import CkksParams
 
@@ -25,11 +29,23 @@ __all__ = [
     "Outcome",
     "PeerAbandonedError",
     "State",
+    "divisor",
 ]
 
 
 SUM_ROUNDS = 1 << 31
 """Plain sums are numbered from here, so that they never meet a training round; nothing divides them."""
+
+
+def divisor(round_: int, params: CkksParams, roster: Roster, members: frozenset[int]) -> float:
+    """What a sum over ``members`` is divided by: the sum of their weights, 1 in rounds that number plain sums."""
+    if round_ >= SUM_ROUNDS:
+        return 1.0
+    if params.weights == "free":
+        return float(len(members))
+    if len(members) == len(roster.members):
+        return 1.0
+    return math.fsum(roster.members[index].weight for index in sorted(members))
 
 
 class PeerAbandonedError(ProtocolError):
@@ -97,14 +113,14 @@ class Meter:
 class Outcome:
     """What a finished attempt gave: live set by index, weighted mean, sum, root over its chunks, transcript digest.
 
-    ``length`` is the number of weights, ``mean`` float32 (length,): the sum over the live weights' sum (the sum itself
-    where `sum` numbers its rounds). ``integers`` int64 (params.integer_count(length),), None where the mean went to
-    memory of the caller's.
+    ``length`` is the number of weights, ``mean`` float32 (length,), or the memory that was given for it: the sum over
+    the live weights' sum (the sum itself where `sum` numbers its rounds). ``integers`` int64
+    (params.integer_count(length),), None where the mean went to memory of the caller's or of a device.
     """
 
     members: frozenset[int]
     length: int
-    mean: NDArray[np.float32]
+    mean: Any
     integers: NDArray[np.int64] | None
     root: bytes
     transcript: bytes
@@ -122,11 +138,11 @@ class AttemptState:
     lost: set[int] = field(default_factory=set)
     ready: set[int] = field(default_factory=set)
     held: list[Message] = field(default_factory=list)
-    parts: list[NDArray[Any]] | None = None
+    vector: Vector | None = None
     weight: float = 1.0
     update: bytes = b""
     length: int = 0
-    out: NDArray[np.float32] | None = None
+    opened: OpenedSum | None = None
     answered: dict[int, int] = field(default_factory=dict)
     meter: Meter = field(default_factory=Meter)
     models: dict[int, list[bytes]] = field(default_factory=dict)

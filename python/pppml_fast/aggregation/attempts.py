@@ -14,14 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
-from typing import Any
 
-import numpy as np
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from numpy.typing import NDArray
-
+from pppml_fast.aggregation.base import Values
 from pppml_fast.aggregation.encoding import Reader, Writer, digest
 from pppml_fast.aggregation.journal import Store
+from pppml_fast.aggregation.vectors import Vector, vector_of
 from pppml_fast.errors import DataError, KeyReuseError, ProtocolError
 
 __all__ = ["AttemptId", "AttemptLedger", "Outgoing"]
@@ -108,27 +105,17 @@ class AttemptLedger:
         for attempt in [attempt for attempt in self._prepared if attempt not in self._released]:
             self.abandon(attempt)
 
-    def update_id(self, parts: Sequence[NDArray[Any]]) -> bytes:
+    def update_id(self, values: Values | Vector) -> bytes:
         """32 bytes that identify an update: a keyed hash of its float32 values, useless without the store.
 
         Pieces of the values are tagged with AES-GMAC, their tags hashed: a fourth of the time of one hash over all. The
-        key makes tags nothing that anyone could aim at; two updates with one id would only be trained anew.
+        key makes tags nothing that anyone could aim at; two updates with one id would only be trained anew. Raises
+        InputError on values that are not finite.
         """
-        cipher = AESGCM(hmac.new(self._store.key, b"pppml update pieces v2", sha256).digest())
+        key = hmac.new(self._store.key, b"pppml update pieces v2", sha256).digest()
         state = hmac.new(self._store.key, b"pppml update v2", sha256)
-        piece, filled, number = np.empty(_TAGGED_AT_ONCE, np.float32), 0, 0
-        left = [part for part in parts if part.size]
-        while left or filled:
-            if left:
-                taken = left[0][: piece.size - filled]
-                values = piece[filled : filled + taken.size]
-                np.copyto(values, taken, casting="same_kind")
-                values += np.float32(0)  # -0.0 is the same update
-                filled += taken.size
-                left[:1] = [left[0][taken.size :]] if taken.size < left[0].size else []
-            if filled == piece.size or not left:
-                state.update(cipher.encrypt(number.to_bytes(12, "little"), b"", piece[:filled].data.cast("B")))
-                filled, number = 0, number + 1
+        for tag in vector_of(values).tags(key, _TAGGED_AT_ONCE):
+            state.update(tag)
         return state.digest()
 
     def begin(self, attempt: AttemptId, update: bytes) -> None:

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,16 @@ from pppml_fast.errors import InputError, PppmlError, ProtocolError
 
 __all__ = ["AggregateResult", "AggregationCosts", "Aggregator", "Policy", "Values", "check_finite", "value_parts"]
 
-Values = NDArray[Any] | Sequence[NDArray[Any]]
-"""One float array, or several that are taken as one flat vector."""
+
+class DeviceTensor(Protocol):
+    """What `pppml_fast.cuda` takes: a tensor of PyTorch or CuPy on a device, a `cuda.DeviceArray`."""
+
+    def __dlpack_device__(self) -> tuple[Any, int]:
+        """Kind and number of the device."""
+
+
+Values = NDArray[Any] | Sequence[Any] | DeviceTensor
+"""One float array of the host, or tensor of a CUDA device, or several of either that are taken as one flat vector."""
 
 SMALLEST_GROUP = 3
 TWO_PARTIES = (
@@ -101,13 +109,13 @@ class AggregationCosts:
 class AggregateResult:
     """The opened sum of one round.
 
-    ``vector`` float32 (length,): the weighted mean; ``integers`` int64 (params.integer_count(length),): the exact sum
-    of what was encrypted, one per weight or N per block of slots; ``members`` the live set; ``transcript`` a hex
-    digest that all members agree on.
+    ``vector`` float32 (length,): the weighted mean, where updates came from a device a `cuda.DeviceArray` there;
+    ``integers`` int64 (params.integer_count(length),): the exact sum of what was encrypted, one per weight or N per
+    block of slots, None on a device; ``members`` the live set; ``transcript`` a hex digest that all members agree on.
     """
 
-    vector: NDArray[np.float32]
-    integers: NDArray[np.int64]
+    vector: Any
+    integers: NDArray[np.int64] | None
     costs: AggregationCosts
     transcript: str
     members: tuple[str, ...] = ()
@@ -124,16 +132,17 @@ class Aggregator(ABC):
         """Name of the party this handle belongs to."""
 
     @abstractmethod
-    def sum(self, vector: Values, weight: float | None = None) -> NDArray[np.float32]:
+    def sum(self, vector: Values, weight: float | None = None) -> Any:
         """float32 (length,): the sum over all parties of anything additive; blocks until every party called.
 
         With ``weight``, this party's public weight of the roster, the vectors are taken as model updates
-        and the weighted mean is returned. Raises InputError on values that are not finite or, without a
+        and the weighted mean is returned; updates may be tensors of a CUDA device, whose mean is a `cuda.DeviceArray`
+        there. Raises InputError on values that are not finite or, without a
         weight, out of the declared range; ProtocolError when the attempt was refused.
         """
 
 
-def value_parts(values: Values) -> list[NDArray[Any]]:
+def value_parts(values: Any) -> list[NDArray[Any]]:
     """The arrays of ``values`` as flat arrays, in order. Raises InputError on anything that is no float array."""
     several = isinstance(values, list | tuple) and any(hasattr(item, "shape") for item in values)
     parts = [np.asarray(array).reshape(-1) for array in (values if several else [values])]

@@ -7,9 +7,7 @@ then open the sum from the sums of shares. protocol.md, "collective".
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,14 +109,14 @@ class CollectiveParty(PartyMachine):
 
     def _on_values(self) -> list[Outgoing]:
         now, key = self._now, self._key
-        if key is None or now.parts is None:
+        if key is None or now.vector is None:
             raise ProtocolError(f"{now.id} holds no key to encrypt under")
         began = self._clock()
-        pieces = key.encrypt_in_pieces(now.parts, context=now.id.context, weight=now.weight)
+        pieces = now.vector.encrypt_in_pieces(key, now.id.context, now.weight)
         self._term = EncryptedTerm(key, pieces, now.params, None if self._tags is None else self._tags.key)
         now.meter.encrypt_s += self._clock() - began
         now.meter.prepared = pieces.prepared
-        now.parts = None
+        now.vector = None
         return self._advance()
 
     def _on_stream(self, message: Message) -> list[Outgoing]:
@@ -278,24 +276,18 @@ class CollectiveParty(PartyMachine):
             raise ProtocolError(f"{now.id} has no closed sum to open")
         began = self._clock()
         header = Header.of(now.params, Kind.COLLECTIVE, now.length, len(mine.members), now.id.context)
-
-        def open_with(key: OpeningKey, index: int, start: int, stop: int, values: NDArray[Any]) -> None:
-            key.decrypt_range(header, start, stop, [store.read(index)], values)
-
         try:
             if self._tags is not None:
                 self._tags.verify(mine.members, mine.root)
-            start, stop = stream.grid[0]
-            first = np.empty(min(stop * now.params.block_weights, now.length), np.float32)
-            found = self._opening_key(mine, lambda key: open_with(key, 0, start, stop, first))
+            opened = self._opened_sum(mine.members)
+            found = self._opening_key(mine, lambda key: opened.try_first(key, header, stream.grid, store.read))
             if found is None:
                 return []
             key, opening = found
-            opened = self._opened_sum(mine.members)
-            opened.fill(stream.grid, partial(open_with, key), opens_floats=True)
+            opened.open_all(key, header, stream.grid, store.read)
         except (PppmlError, OSError) as error:
-            if now.out is not None:
-                now.out.fill(0)
+            if now.opened is not None:
+                now.opened.wipe()
             if isinstance(error, OSError):
                 # No check failed: this party's own spool cannot be read.
                 own = SiteError(f"the sum of {now.id} cannot be read back from {self._spool}: {error}; mend that disk")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pppml_fast.aggregation.attempt_state import SUM_ROUNDS, PeerAbandonedError, State
 from pppml_fast.aggregation.base import (
@@ -15,13 +14,13 @@ from pppml_fast.aggregation.base import (
     AggregationCosts,
     Aggregator,
     Values,
-    check_finite,
-    value_parts,
 )
 from pppml_fast.aggregation.encoding import digest
 from pppml_fast.aggregation.party import PartyMachine
 from pppml_fast.aggregation.relay import Relay
 from pppml_fast.aggregation.rendezvous import Rendezvous
+from pppml_fast.aggregation.vectors import HostVector, Vector, vector_of
+from pppml_fast.cuda import DeviceArray
 from pppml_fast.errors import InputError, OpeningError, PppmlError, ProtocolError
 from pppml_fast.layout import Layout
 from pppml_fast.params import CkksParams
@@ -86,20 +85,20 @@ class Federation:
     def aggregate(self, updates: Mapping[str, Values], round: int) -> AggregateResult:
         """The weighted mean of the clipped updates: sum of p_i * clip(x_i), divided by the live weights.
 
-        ``updates`` are float arrays or lists of arrays in layout order, one per party. Raises InputError on values that
+        ``updates`` are float arrays, or tensors of a CUDA device, or lists of either in layout order, one per party.
+        Those of a device are encrypted there, and the mean is opened there. Raises InputError on values that
         are not finite (by tensor name) or of wrong length; ProtocolError when the round was refused or could
         not finish; OpeningError when the sum failed its checks; KeyReuseError on a spent update.
         """
         names = self.layout.names if self.layout is not None else None
-        parts = {name: self._checked(updates, name, names) for name in self.parties}
+        vectors = {name: self._checked(updates, name, names) for name in self.parties}
         if self.layout is not None:
-            for name, own in parts.items():
-                size = sum(part.size for part in own)
-                if size != self.layout.size:
-                    raise InputError(f"the update of {name!r} has {size} values, the layout {self.layout.size}")
+            for name, own in vectors.items():
+                if own.length != self.layout.size:
+                    raise InputError(f"the update of {name!r} has {own.length} values, the layout {self.layout.size}")
         if not 0 <= round < SUM_ROUNDS:
             raise InputError(f"round {round} is out of range; number rounds from 0")
-        result = self._run(round, parts, self.params)
+        result = self._run(round, vectors, self.params)
         self._announce_results()
         return result
 
@@ -108,17 +107,21 @@ class Federation:
 
         Values beyond ``sum_params.clip`` are refused, not clipped: a metric must not come out wrong in silence.
         """
-        parts = {name: self._checked(vectors, name, None) for name in self.parties}
+        checked = {name: self._checked(vectors, name, None) for name in self.parties}
         limit = self.sum_params.clip
-        for name, own in parts.items():
-            largest = max(float(np.abs(part).max(initial=0)) for part in own)
+        for name, own in checked.items():
+            if not isinstance(own, HostVector):
+                raise InputError(
+                    f"the vector of {name!r} lies on a device; plain sums are of host memory: copy it there"
+                )
+            largest = max(float(np.abs(part).max(initial=0)) for part in own.parts)
             if largest > limit:
                 raise InputError(
                     f"the vector of {name!r} reaches {largest:g}; sums hold up to {limit:g} per party: scale it, or "
                     "open the federation with a larger sum_clip"
                 )
         self._sums += 1
-        return self._run(SUM_ROUNDS + self._sums - 1, parts, self.sum_params)
+        return self._run(SUM_ROUNDS + self._sums - 1, checked, self.sum_params)
 
     def compare_models(self, hashes: Mapping[str, bytes]) -> None:
         """Compare the 32-byte hashes of the parties' new models after a round.
@@ -135,7 +138,7 @@ class Federation:
 
     # --- one round ----------------------------------------------------------------------------------------
 
-    def _run(self, round_: int, parts: Mapping[str, list[NDArray[Any]]], params: CkksParams) -> AggregateResult:
+    def _run(self, round_: int, vectors: Mapping[str, Vector], params: CkksParams) -> AggregateResult:
         """Attempts over shrinking live sets until one finishes."""
         if round_ in self._finished:
             raise ProtocolError(f"round {round_} is already finished in this session; use the next number")
@@ -144,7 +147,7 @@ class Federation:
             live = self.parties
             attempt = self._attempts.get(round_, 0)
             self._attempts[round_] = attempt + 1
-            self._drive(round_, attempt, live, parts, params)
+            self._drive(round_, attempt, live, vectors, params)
             failure = self._failure(live)
             self._settle()
             if failure is None:
@@ -158,7 +161,7 @@ class Federation:
         round_: int,
         attempt: int,
         live: tuple[str, ...],
-        parts: Mapping[str, list[NDArray[Any]]],
+        vectors: Mapping[str, Vector],
         params: CkksParams,
     ) -> None:
         weights = self.roster.weights if params.weights == "public" else dict.fromkeys(live, 1.0)
@@ -172,7 +175,7 @@ class Federation:
             for name in self.parties:
                 machine = self.members[name]
                 if machine.state is State.PREPARING:
-                    self.network.post(name, machine.contribute(parts[name], weights[name]))
+                    self.network.post(name, machine.contribute(vectors[name], weights[name]))
             self.network.run()
         except PppmlError:
             self._abandon_all()
@@ -250,30 +253,29 @@ class Federation:
             bytes_per_weight=ring / outcome.length,
             clipped={machine.name: machine.meter.clipped for machine in machines},
         )
-        integers = outcome.integers
-        if integers is None:
-            raise ProtocolError(f"round {round_} was opened into memory of its parties")
-        return AggregateResult(outcome.mean, integers, costs, outcome.transcript.hex(), members, round_, attempt)
+        transcript = outcome.transcript.hex()
+        return AggregateResult(outcome.mean, outcome.integers, costs, transcript, members, round_, attempt)
 
     def _announce_results(self) -> None:
         """Every party tells the hash of the model it would now have: all updates so far, in order."""
         for name in self.parties:
             outcome = self.members[name].outcome
             if outcome is not None:
-                self._models[name] = digest("pppml model v1", self._models[name], outcome.mean.view(np.uint8).data)
+                mean = outcome.mean.to_host() if isinstance(outcome.mean, DeviceArray) else outcome.mean
+                self._models[name] = digest("pppml model v1", self._models[name], mean.view(np.uint8).data)
         for name in self.parties:
             self.network.post(name, self.members[name].announce_model(self._models[name]))
         self.network.run()
 
-    def _checked(self, values: Mapping[str, Values], name: str, tensors: Sequence[str] | None) -> list[NDArray[Any]]:
+    def _checked(self, values: Mapping[str, Values], name: str, tensors: Sequence[str] | None) -> Vector:
         if name not in values:
             raise InputError(f"party {name!r} handed in nothing; every reachable party takes part in a round")
-        parts = value_parts(values[name])
+        vector = vector_of(values[name])
         try:
-            check_finite(parts, tensors)
+            vector.check_finite(tensors)
         except InputError as error:
             raise InputError(f"party {name!r}: {error}") from None
-        return parts
+        return vector
 
 
 class FederationAggregator(Aggregator):
@@ -287,7 +289,7 @@ class FederationAggregator(Aggregator):
     def party(self) -> str:
         return self._party
 
-    def sum(self, vector: Values, weight: float | None = None) -> NDArray[np.float32]:
+    def sum(self, vector: Values, weight: float | None = None) -> Any:
         if weight is None:
             return self._meet("sum", vector).vector
         own = self._federation.roster.weights[self._party]

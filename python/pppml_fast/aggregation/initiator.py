@@ -25,7 +25,6 @@ from pppml_fast.aggregation.streams import Piece, RingPass, StreamBrokenError, c
 from pppml_fast.aggregation.terms import PlainCodec, StoredTerm
 from pppml_fast.cipher import Ciphertext, PublicKey, SecretKey, keygen
 from pppml_fast.errors import OpeningError, PppmlError, ProtocolError
-from pppml_fast.quantize import count_clipped
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["InitiatorParty"]
@@ -107,12 +106,13 @@ class InitiatorParty(PartyMachine):
         """Encrypt, mask (the initiator, after encryption), and spend the update: a key holder may open it."""
         now = self._now
         began = self._clock()
-        own = public.encrypt(now.parts, weight=now.weight)
+        if now.vector is None:
+            raise ProtocolError(f"{now.id} has no vector")
+        own, now.meter.clipped = now.vector.encrypt_under(public, now.weight)
         if self._leads:
             own = own.add_mask(self._seed)
         now.meter.encrypt_s += self._clock() - began
-        now.meter.clipped = count_clipped(now.params, now.parts)
-        now.parts = None
+        now.vector = None
         self._ledger.spend(now.id, now.update)
         self._own = own
         self.state = State.STREAMING
@@ -224,7 +224,7 @@ class InitiatorParty(PartyMachine):
     def _finish_with(self, announced: Announce, sum_: _AnnouncedSum) -> list[Outgoing]:
         opened = self._opened_sum(announced.contributors)
         try:
-            opened.fill(sum_.grid, sum_.read, opens_floats=False)
+            opened.fill(sum_.grid, sum_.read)
         except (PppmlError, OSError) as error:
             return self._stop(AbandonReason.REFUSED, OpeningError(f"the sum cannot be read: {error}"))
         self._finish(announced.contributors, opened, announced.digest)
@@ -233,7 +233,7 @@ class InitiatorParty(PartyMachine):
     # --- states -------------------------------------------------------------------------------------------
 
     def _advance(self) -> list[Outgoing]:
-        ready = self._public is not None and self._now.parts is not None and self._everyone_ready()
+        ready = self._public is not None and self._now.vector is not None and self._everyone_ready()
         if self.state is State.PREPARING and ready and self._public is not None:
             return self._begin_streaming(self._public)
         if self.state is State.STREAMING and self._leads and self._ring is not None and self._ring.complete:

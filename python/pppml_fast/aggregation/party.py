@@ -8,9 +8,6 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pppml_fast.aggregation.attempt_state import (
     ACTIVE,
     AttemptState,
@@ -18,13 +15,14 @@ from pppml_fast.aggregation.attempt_state import (
     Outcome,
     PeerAbandonedError,
     State,
+    divisor,
 )
 from pppml_fast.aggregation.attempts import AttemptId, AttemptLedger
-from pppml_fast.aggregation.base import Policy, Values, check_finite, value_parts
+from pppml_fast.aggregation.base import Policy, Values
 from pppml_fast.aggregation.encoding import digest
 from pppml_fast.aggregation.intake import Intake
 from pppml_fast.aggregation.messages import MessageType
-from pppml_fast.aggregation.opened import OpenedSum, check_mean_target, divisor
+from pppml_fast.aggregation.opened import OpenedSum
 from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Begin, Chunk
 from pppml_fast.aggregation.session import Message, Session
 from pppml_fast.aggregation.sharing import attempt_threshold
@@ -42,6 +40,7 @@ from pppml_fast.aggregation.streams import (
     no_clock,
 )
 from pppml_fast.aggregation.terms import Term
+from pppml_fast.aggregation.vectors import Vector, vector_of
 from pppml_fast.errors import InputError, PppmlError, ProtocolError, SiteError
 from pppml_fast.params import CkksParams
 from pppml_fast.transport.base import Outgoing
@@ -156,27 +155,23 @@ class PartyMachine(Intake):
         if self.state is State.PREPARING and not self._now.length:
             self._on_length(length)
 
-    def contribute(
-        self, values: Values, weight: float = 1.0, *, out: NDArray[np.float32] | None = None
-    ) -> list[Outgoing]:
+    def contribute(self, values: Values | Vector, weight: float = 1.0, *, out: Any = None) -> list[Outgoing]:
         """Hand in this party's vector for the attempt.
 
-        The values are read as their chunks leave: they must stay as they are until the attempt ends. ``out``, float32
-        (length,), takes the mean, and may be the very array that holds the values: it is written once the update is
-        spent, and holds zeros where the sum does not open; ``Outcome.integers`` is then None. Raises InputError on
-        values that cannot be summed or an ``out`` that does not fit, KeyReuseError on a spent update; the attempt then
-        waits for another vector.
+        The values are read as their chunks leave: they must stay as they are until the attempt ends. Tensors of a CUDA
+        device are encrypted there, and must be complete on its current stream. ``out``, float32 (length,) or tensors
+        of the device, takes the mean, and may be the very memory that holds the values: it is written once the update
+        is spent, and holds zeros where the sum does not open; ``Outcome.integers`` is then None. Raises InputError on
+        values that cannot be summed or an ``out`` that does not fit, KeyReuseError on a spent update; the attempt
+        then waits for another vector.
         """
         now = self._now
         if self.state is not State.PREPARING or now.length:
             raise ProtocolError(f"a vector cannot be handed in while {now.id} is {self.state.value}")
-        parts = value_parts(values)
-        check_finite(parts)
-        length = sum(part.size for part in parts)
-        if out is not None:
-            check_mean_target(out, parts, length)
-        now.update = self._bind_update(parts)
-        now.parts, now.weight, now.out, now.length = parts, weight, out, length
+        vector = vector_of(values)
+        opened = vector.opened(now.params, out)
+        now.update = self._bind_update(vector)
+        now.vector, now.opened, now.weight, now.length = vector, opened, weight, vector.length
         return self._guarded(self._on_values)
 
     def pull(self, hop: str) -> Outgoing | None:
@@ -401,9 +396,9 @@ class PartyMachine(Intake):
         error = PeerAbandonedError(f"party {name!r} abandoned {self._now.id}: {abandon.reason.name.lower()}")
         return self._give_up(AbandonReason.PEER_ABANDONED, error)
 
-    def _bind_update(self, parts: list[NDArray[Any]]) -> bytes:
-        """Bind this party's update to the attempt, and return its identity."""
-        update = self._ledger.update_id(parts)
+    def _bind_update(self, vector: Vector) -> bytes:
+        """Bind this party's update to the attempt, and return its identity. Raises InputError unless it is finite."""
+        update = self._ledger.update_id(vector)
         self._ledger.begin(self._now.id, update)
         return update
 
@@ -413,7 +408,7 @@ class PartyMachine(Intake):
     def _wipe(self) -> None:
         """Forget the secrets of the attempt."""
         self._moved, self._moving = self.progress, None
-        self._now.parts = self._now.out = None
+        self._now.vector = self._now.opened = None
         self._now.held.clear()
         if self._store is not None:
             self._store.close()
@@ -432,9 +427,10 @@ class PartyMachine(Intake):
     def _opened_sum(self, members: frozenset[int]) -> OpenedSum:
         """Where the sum over ``members`` goes, divided by the sum of their weights."""
         now = self._now
-        return OpenedSum(
-            now.params, now.length, divisor(now.id.round, now.params, self.session.roster, members), now.out
-        )
+        if now.opened is None:
+            raise ProtocolError(f"{now.id} has no vector")
+        now.opened.divisor = divisor(now.id.round, now.params, self.session.roster, members)
+        return now.opened
 
     def _finish(self, members: frozenset[int], opened: OpenedSum, root: bytes, opening: bytes = b"") -> None:
         """The attempt is over. ``root`` and ``opening``, the key that opened what it names, determine the sum: the

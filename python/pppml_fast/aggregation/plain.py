@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pppml_fast.aggregation.attempt_state import State
+from pppml_fast.aggregation.attempt_state import State, divisor
 from pppml_fast.aggregation.messages import MessageType
-from pppml_fast.aggregation.opened import OpenedSum, divisor
+from pppml_fast.aggregation.opened import HostSum, OpenedSum
 from pppml_fast.aggregation.party import PartyMachine, Source
 from pppml_fast.aggregation.payloads import AbandonReason
 from pppml_fast.aggregation.session import Message
 from pppml_fast.aggregation.spool import SumStore
 from pppml_fast.aggregation.streams import RingPass, StarPass, StreamBrokenError, sum_root
 from pppml_fast.aggregation.terms import FloatTerm, PlainCodec, PlainTerm
-from pppml_fast.errors import ProtocolError
+from pppml_fast.aggregation.vectors import Vector
+from pppml_fast.errors import InputError, ProtocolError
 from pppml_fast.params import CkksParams
 from pppml_fast.transport.base import Outgoing
 
@@ -58,8 +59,9 @@ class PlainParty(PartyMachine):
             MessageType.RETURN: self._on_stream,
         }
 
-    def _bind_update(self, parts: list[NDArray[Any]]) -> bytes:
+    def _bind_update(self, vector: Vector) -> bytes:
         """Nothing is encrypted here, so nothing is spent."""
+        vector.check_finite()
         return b""
 
     def _on_begin(self) -> list[Outgoing]:
@@ -68,10 +70,10 @@ class PlainParty(PartyMachine):
 
     def _on_values(self) -> list[Outgoing]:
         now = self._now
-        if now.parts is None:
+        if now.vector is None:
             raise ProtocolError(f"{now.id} has no vector")
-        self._term = self._make_term(now.parts, now.weight)
-        now.parts = None
+        self._term = self._make_term(now.vector.to_host(), now.weight)
+        now.vector = None
         return self._advance()
 
     def _make_term(self, parts: Sequence[NDArray[Any]], weight: float) -> PlainTerm | FloatTerm:
@@ -124,7 +126,7 @@ class PlainParty(PartyMachine):
         def open_(index: int, start: int, stop: int, values: NDArray[Any]) -> None:
             values[:] = codec.parse(store.read(index), start, stop)
 
-        opened.fill(stream.grid, open_, opens_floats=False)
+        opened.fill(stream.grid, open_)
 
     def _on_lost(self, index: int) -> list[Outgoing]:
         members = len(self.session.roster.members)
@@ -151,6 +153,9 @@ class FloatParty(PlainParty):
 
     def _read(self, opened: OpenedSum, stream: RingPass | StarPass, store: SumStore) -> None:
         now, width = self._now, self._now.params.block_weights
+        if not isinstance(opened, HostSum):
+            raise InputError("plain float32 values are summed in the host's memory alone")
+        opened.begin()
         total = np.float32(divisor(now.id.round, now.params, self.session.roster, stream.members))
         for index, (start, stop) in enumerate(stream.grid):
             mean = opened.mean[start * width : min(stop * width, self._now.length)]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pppml_fast.aggregation import opened, party, streams, terms
+from pppml_fast.aggregation import opened, streams, terms
 from pppml_fast.aggregation.attempts import AttemptLedger
 from pppml_fast.aggregation.pairwise import SealedChannel
 from pppml_fast.aggregation.spool import SumStore
@@ -31,7 +31,6 @@ class Split:
         self._clock: int | None = None
         for owner, name, step in (
             (AttemptLedger, "update_id", "identify"),
-            (party, "check_finite", "identify"),
             (terms.EncryptedTerm, "write", "make"),
             (terms.FloatTerm, "write", "make"),
             (SealedChannel, "frame", "seal"),
@@ -39,7 +38,7 @@ class Split:
             (streams._Pass, "_keep", "hash"),
             (SumStore, "append", "spool"),
             (SumStore, "read", "spool"),
-            (opened.OpenedSum, "fill", "open"),
+            (opened.HostSum, "_fill", "open"),
         ):
             setattr(owner, name, self._timed(getattr(owner, name), step))
 

@@ -5,7 +5,7 @@ lists of them; ciphertexts stay on the device until they are asked for. Work is 
 current one where tensors of theirs are handed in; nothing waits but what takes results to the host.
 """
 
-from pppml_fast.cuda.arrays import DeviceArray
+from pppml_fast.cuda.arrays import DeviceArray, is_device_value
 from pppml_fast.cuda.ciphertext import Ciphertext, add
 from pppml_fast.cuda.device import DeviceInfo, device_count, device_info, is_available, why_unavailable
 from pppml_fast.cuda.encryption import encrypt, encrypt_onto
@@ -25,5 +25,6 @@ __all__ = [
     "encrypt",
     "encrypt_onto",
     "is_available",
+    "is_device_value",
     "why_unavailable",
 ]

@@ -13,7 +13,7 @@ from pppml_fast import _native
 from pppml_fast.cuda.device import check_device, current_stream, native_errors, stream_handle
 from pppml_fast.errors import InputError
 
-__all__ = ["DeviceArray", "DeviceTensors", "device_tensors", "packed_bytes"]
+__all__ = ["DeviceArray", "DeviceTensors", "device_tensors", "is_device_value", "packed_bytes"]
 
 # kDLCUDA and kDLCUDAManaged of DLPack.
 _CUDA_DEVICES = (2, 13)
@@ -118,6 +118,27 @@ class DeviceTensors:
         """Values of all of them."""
         return sum(length for _, length, _ in self.rows)
 
+    def to_host(self) -> list[NDArray[Any]]:
+        """Copies in host memory, flat, bfloat16 as float32. Waits for the stream."""
+        return [self._copy(address, length, dtype) for address, length, dtype in self.rows]
+
+    def take(self, values: NDArray[np.float32]) -> None:
+        """Write ``length`` values of the host. Raises InputError unless all tensors are float32."""
+        at = 0
+        for index, (address, length, dtype) in enumerate(self.rows):
+            if dtype != "float32":
+                raise InputError(f"tensor {index} is {dtype}; what is summed on the host goes to float32 tensors")
+            with native_errors():
+                part = np.ascontiguousarray(values[at : at + length]).view(np.uint8)
+                _native.cuda.to_device(self.device, self.stream, address, part)
+            at += length
+
+    def _copy(self, address: int, length: int, dtype: str) -> NDArray[Any]:
+        out = np.empty(length, np.uint16 if dtype == "bfloat16" else dtype)
+        with native_errors():
+            _native.cuda.to_host(self.device, self.stream, out.view(np.uint8), address)
+        return (out.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else out
+
     def find(self, index: int) -> tuple[int, int]:
         """Tensor and element of value ``index`` of the flat vector."""
         for number, (_, length, _) in enumerate(self.rows):
@@ -149,6 +170,16 @@ def device_tensors(
         rows.append((view.address, view.length, view.dtype))
         keep.append((item, view))
     return DeviceTensors(rows, found, handle, keep)
+
+
+def is_device_value(x: Any) -> bool:
+    """Whether ``x``, one tensor or the first of a list, lies in the memory of a CUDA device."""
+    first = x[0] if isinstance(x, list | tuple) and x else x
+    if isinstance(first, np.ndarray):
+        return False
+    if hasattr(first, "__dlpack_device__"):
+        return int(first.__dlpack_device__()[0]) in _CUDA_DEVICES
+    return hasattr(first, "__cuda_array_interface__")
 
 
 def packed_bytes(value: Any, what: str, size: int, device: int, stream: int, writable: bool = False) -> Any:

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pppml_fast.aggregation.attempt_state import ACTIVE, HeldMessageError, State
 from pppml_fast.aggregation.attempts import AttemptLedger
-from pppml_fast.aggregation.base import Policy
+from pppml_fast.aggregation.base import Policy, Values
 from pppml_fast.aggregation.founding import machine_of
 from pppml_fast.aggregation.identity import Identity
 from pppml_fast.aggregation.messages import SESSION_SCOPE, Header, MessageType, parse_header
@@ -51,7 +51,8 @@ _ENDS = {
 class Member(LedNode):
     """One member. `ready` and `failed` take what the application computed; the rest is `SiteNode`'s.
 
-    Raises nothing on what comes from links; errors of the application and of the journal pass through.
+    ``prepares`` False makes nothing of the encryption ahead, which is of no use to updates on a CUDA device. Raises
+    nothing on what comes from links; errors of the application and of the journal pass through.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Member(LedNode):
         timing: Timing | None = None,
         clock: Callable[[], float] | None = None,
         spool: Path | None = None,
+        prepares: bool = True,
     ) -> None:
         super().__init__(identity, roster, terms.layout, policy, terms, events, timing or Timing())
         self._ledger, self._application = ledger, application
@@ -73,6 +75,7 @@ class Member(LedNode):
         self._machine: PartyMachine | None = None
         self._new_machine = machine_of(roster, ledger, self.policy, clock, spool)
         self._draws = Draws(ledger, roster, self.index, events)
+        self._prepares = prepares
         self._contributed = False
         self._messages = 0
         self._seen_state = State.IDLE
@@ -90,12 +93,12 @@ class Member(LedNode):
         self,
         round_: int,
         salt: int,
-        values: NDArray[np.float32] | list[NDArray[np.float32]],
-        out: NDArray[np.float32] | None = None,
+        values: Values,
+        out: Any = None,
     ) -> None:
         """The update of a round. One that is spent already is trained anew, from other draws.
 
-        ``out`` takes the mean, as `PartyMachine.contribute` says: the array of the values may be given.
+        ``out`` takes the mean, as `PartyMachine.contribute` says: the memory of the values may be given.
         """
         machine, plan = self._machine, self._plan
         if machine is None or plan is None or machine.state is not State.PREPARING or self._contributed:
@@ -310,7 +313,8 @@ class Member(LedNode):
             self._out += machine.begin(plan.round, plan.attempt, names, self._params)
         finally:
             self._after_machine()
-        machine.prepare(self.layout.size)
+        if self._prepares:
+            machine.prepare(self.layout.size)
         self._train(plan.round)
 
     def _reachable_names(self) -> set[str]:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2] / "core")]
+_TESTS = Path(__file__).parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(_TESTS / "core"), str(_TESTS / "aggregation")]
 
 
 def _load(path: str) -> None:
