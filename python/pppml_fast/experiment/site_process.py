@@ -133,6 +133,7 @@ def _drive_site(site: Site, application: NewApplication, journal: FileStore, eve
         events,
         _timing(node),
         spool=spool,
+        prepares=not site.study.encrypts_on_device,  # pads made ahead are the host's
     )
     runtime = Runtime(member, _links(node, site.keys, federation, events))
     stop.by(runtime.stop)
