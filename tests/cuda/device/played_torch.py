@@ -17,6 +17,7 @@ import torch
 
 from pppml_fast import _native
 from pppml_fast.cuda import DeviceArray
+from pppml_fast.cuda.arrays import DeviceTensors
 from pppml_fast.experiment import site_training, study, training
 from pppml_fast.learning import exchange
 
@@ -91,6 +92,13 @@ def _moved(take: Callable[[torch.nn.Module], dict[str, torch.Tensor]]) -> Callab
 def play_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on experiments train on the played device."""
     PlayedTensor.left.clear()
+    copy = DeviceTensors.to_host
+
+    def copied(tensors: DeviceTensors) -> list[np.ndarray]:
+        PlayedTensor.left.append("to_host")
+        return copy(tensors)
+
+    monkeypatch.setattr(DeviceTensors, "to_host", copied)
     monkeypatch.setattr(exchange, "from_dlpack", shared)
     monkeypatch.setattr(study, "check_device", lambda *_, **__: torch.device("cpu"))
     monkeypatch.setattr(study, "torch_device", lambda _: torch.device("cpu"))

@@ -27,6 +27,7 @@ from pppml_fast.experiment.devices import check_kernels  # noqa: E402
 from pppml_fast.experiment.evaluation import score_party  # noqa: E402
 from pppml_fast.experiment.participant import Trained  # noqa: E402
 from pppml_fast.experiment.progress import Progress, RoundReport  # noqa: E402
+from pppml_fast.experiment.runner import run_experiment  # noqa: E402
 from pppml_fast.experiment.site_noise import SiteNoise  # noqa: E402
 from pppml_fast.experiment.site_training import SiteTraining, state_id  # noqa: E402
 from pppml_fast.experiment.state import model_sha256  # noqa: E402
@@ -150,6 +151,8 @@ def test_a_run_on_a_device_ends_in_the_bits_of_the_host(
 ) -> None:
     study = studied(npz, aggregation=aggregation)
     result = train_track(study, TRACK, 0, Progress())
+    # For the plain sums alone, of each hospital in each round.
+    assert PlayedTensor.left.count("to_host") == 3 * 2 * (2 if study.config.aggregation.protocol == "plain" else 1)
     monkeypatch.undo()
     whole = train_track(study, TRACK, 0, Progress())
     assert result.shared is not None
@@ -201,6 +204,27 @@ def test_personal_models_are_made_and_scored_where_they_are(study: Study, whole:
     assert found[0][0] == found[1][0]
     assert digest(found[0][1][2]) == digest(found[1][1][2])
     assert all(isinstance(tensor, PlayedTensor) for tensor in found[1][1][2].params.values())
+
+
+def test_a_whole_run_leaves_the_files_of_the_host(npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trained, personalised, scored, saved and reported; the same command again finds it done."""
+    table = tiny_study.table(npz, board=["local", "fedavg_ft", "per_fedavg_hf"])
+    found = {}
+    for device in ("cuda", "cpu"):
+        if device == "cuda":
+            play_torch(monkeypatch)
+        for again in (False, True):
+            result = run_experiment(build_config({**table, "device": device}), tmp_path / device, command="pppml")
+            assert result.provenance["resumed"] is again
+            assert result.aggregation["identical_models"] is True and result.aggregation["ciphertexts"] > 0
+        assert result.provenance["machine"]["device"] == {"cpu": "cpu", "cuda": "cuda:0"}[device]
+        paths = sorted((tmp_path / device / "models").rglob("*.safetensors"))
+        found[device] = {path.relative_to(tmp_path / device): path.read_bytes() for path in paths}
+        assert len(paths) == 3 + 2 * 4  # personal ones; of what is exchanged a shared one as well
+        monkeypatch.undo()
+    assert found["cuda"] == found["cpu"]
+    assert (tmp_path / "cuda" / "scores.csv").read_text() == (tmp_path / "cpu" / "scores.csv").read_text()
+    assert 'device = "cuda:0"' in (tmp_path / "cuda" / "models" / "per_fedavg_hf" / "global.toml").read_text()
 
 
 @pytest.mark.usefixtures("played")
@@ -289,7 +313,7 @@ def test_an_update_that_is_not_finite_is_refused_where_it_lies(
     monkeypatch.setattr(own, "train", spoiled)
     with pytest.raises(InputError, match=f"the update of '{spoil}' is not finite"):
         sites[0].trained(0)
-    assert PlayedTensor.left.count("cpu") == 0
+    assert PlayedTensor.left.count("to_host") == 0
 
 
 @pytest.mark.usefixtures("played")
