@@ -58,7 +58,7 @@ def predict_probabilities(
         for start in range(0, depth, batch_size):
             slices = stack[table[start : start + batch_size]].to(device)
             logits = _slices_logits(network, slices, window, batch_size)
-            result[start : start + batch_size] = torch.sigmoid(logits)[:, 0]
+            result[start : start + batch_size] = torch.sigmoid(logits)[:, 0].cpu()
     return result[:, :height, :width].contiguous().numpy()
 
 
