@@ -1,11 +1,14 @@
 #include <pybind11/stl.h>
 
+#include <cmath>
 #include <optional>
+#include <string_view>
 #include <tuple>
 
 #include "bindings/arrays.hpp"
 #include "bindings/cuda_tensors.hpp"
 #include "bindings/register.hpp"
+#include "ckks/device_identity.hpp"
 #include "ckks/device_scheme.hpp"
 
 namespace pppml::bindings {
@@ -93,14 +96,31 @@ std::unique_ptr<PendingReport> open(const DeviceScheme& scheme, const ckks::Secr
                                     std::uint64_t terms, Address c0, std::optional<Address> c1, bool packed,
                                     const std::optional<py::bytes>& public_seed, Address integers,
                                     const std::vector<TensorRow>& tensors, Address stream, std::uint64_t start,
-                                    std::optional<std::uint64_t> stop) {
+                                    std::optional<std::uint64_t> stop, double divisor) {
+  require(std::isfinite(divisor) && divisor > 0, "a sum is divided by a positive number, not by ", divisor);
   require(c1 || public_seed, "a ciphertext of one polynomial opens with its public seed");
   const std::uint8_t* expansion = c1 ? nullptr : key_bytes(*public_seed, "public seed");
   const ckks::Range range = range_of(scheme, length, start, stop);
   const std::vector<ckks::DeviceTensor> targets = tensors_of(tensors);
   py::gil_scoped_release unlocked;
   return scheme.open(secret, range, terms, source_of(c0, packed), c1 ? source_of(*c1, packed) : ckks::RowSource{},
-                     expansion, pointer<std::int64_t>(integers), targets, stream_of(scheme.device(), stream));
+                     expansion, pointer<std::int64_t>(integers), targets, divisor, stream_of(scheme.device(), stream));
+}
+
+// Tags of the pieces, and the first value that is NaN or Inf.
+std::tuple<py::bytes, std::optional<std::uint64_t>> tag_pieces(int device, Address stream,
+                                                               const std::vector<TensorRow>& tensors,
+                                                               const py::bytes& hash_key, std::uint64_t piece) {
+  const std::string_view key = hash_key;
+  require(key.size() == ckks::kHashKeyBytes, "a hash key has ", ckks::kHashKeyBytes, " bytes, not ", key.size());
+  const std::vector<ckks::DeviceTensor> values = tensors_of(tensors);
+  ckks::PieceTags found;
+  {
+    py::gil_scoped_release unlocked;
+    found =
+        ckks::tag_pieces(values, reinterpret_cast<const std::uint8_t*>(key.data()), piece, stream_of(device, stream));
+  }
+  return {py::bytes(reinterpret_cast<const char*>(found.tags.data()), found.tags.size()), found.first_non_finite};
 }
 
 using Found =
@@ -177,6 +197,27 @@ void register_devices(py::module_& module) {
       py::arg("device"), py::arg("stream"), py::arg("producer"), "Lets a stream wait for another one.");
   module.def("to_device", &to_device, py::arg("device"), py::arg("stream"), py::arg("address"), py::arg("data"));
   module.def("to_host", &to_host, py::arg("device"), py::arg("stream"), py::arg("out"), py::arg("address"));
+  py::class_<cuda::PinnedMemory>(module, "PinnedMemory", py::buffer_protocol(),
+                                 "Memory of the host that devices copy to and from by themselves.")
+      .def(py::init<int, std::size_t>(), py::arg("device"), py::arg("nbytes"))
+      .def_property_readonly("nbytes", &cuda::PinnedMemory::bytes)
+      .def_buffer([](const cuda::PinnedMemory& memory) {
+        return py::buffer_info(static_cast<std::uint8_t*>(memory.data()), static_cast<py::ssize_t>(memory.bytes()));
+      });
+  module.def(
+      "queue_to_host",
+      [](int device, Address stream, const cuda::PinnedMemory& out, Address address, std::size_t bytes) {
+        require(bytes <= out.bytes(), bytes, " bytes do not fit pinned memory of ", out.bytes());
+        cuda::queue_to_host(stream_of(device, stream), out.data(), pointer(address), bytes);
+      },
+      py::arg("device"), py::arg("stream"), py::arg("out"), py::arg("address"), py::arg("nbytes"),
+      "Queues a copy: `out` holds it once the stream has come so far.");
+  module.def(
+      "zero",
+      [](int device, Address stream, Address address, std::size_t bytes) {
+        cuda::zero(stream_of(device, stream), pointer(address), bytes);
+      },
+      py::arg("device"), py::arg("stream"), py::arg("address"), py::arg("nbytes"), "Queues zeros.");
   py::class_<cuda::DeviceMemory>(module, "DeviceMemory", "Memory of a device, given back in the order of its stream.")
       .def(py::init([](int device, Address stream, std::size_t bytes) {
              return cuda::DeviceMemory(stream_of(device, stream), bytes, cuda::Secrecy::kPublic);
@@ -194,6 +235,8 @@ void register_cuda(py::module_& parent) {
   register_device_errors(module);
   register_devices(module);
   register_cuda_tensors(module);
+  module.def("tag_pieces", &tag_pieces, py::arg("device"), py::arg("stream"), py::arg("tensors"), py::arg("hash_key"),
+             py::arg("piece"), "GHASH of each piece of a vector, and its first value that is NaN or Inf.");
   py::class_<PendingReport>(module, "PendingReport", "What an operation found out, still on its device.")
       .def("wait", &wait_for);
   py::class_<DeviceScheme>(module, "DeviceScheme", "The operations of one parameter set on one device.")
@@ -211,7 +254,7 @@ void register_cuda(py::module_& parent) {
            py::arg("source_packed"), py::arg("mine"), py::arg("out"), py::arg("out_packed"), py::arg("stream"))
       .def("open", &open, py::arg("secret"), py::arg("length"), py::arg("terms"), py::arg("c0"), py::arg("c1"),
            py::arg("packed"), py::arg("public_seed"), py::arg("integers"), py::arg("tensors"), py::arg("stream"),
-           py::kw_only(), py::arg("start") = 0, py::arg("stop") = py::none());
+           py::kw_only(), py::arg("start") = 0, py::arg("stop") = py::none(), py::arg("divisor") = 1.0);
 }
 
 }  // namespace pppml::bindings

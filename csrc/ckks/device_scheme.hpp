@@ -69,11 +69,11 @@ class DeviceScheme {
   virtual std::unique_ptr<PendingReport> move(const Extent& extent, std::uint64_t start, std::uint64_t stop,
                                               const RowSource& in, const void* mine, const RowTarget& out,
                                               Stream stream) const = 0;
-  // To `integers`, or to tensors that together hold the range's weights.
+  // To `integers`, or to tensors that together hold the range's weights, divided by `divisor`.
   virtual std::unique_ptr<PendingReport> open(const SecretKey& secret, const Range& range, std::uint64_t terms,
                                               const RowSource& c0, const RowSource& c1, const std::uint8_t* public_seed,
                                               std::int64_t* integers, const std::vector<DeviceTensor>& tensors,
-                                              Stream stream) const = 0;
+                                              double divisor, Stream stream) const = 0;
 
  protected:
   DeviceScheme(const Scheme& host, int device) : host_(host), device_(device) {}

@@ -100,7 +100,7 @@ TEST(opening_has_the_bits_and_the_residuals_of_scalar) {
       const ckks::RowSource c1{party.public_key ? in.packed() + party.row_bytes() : nullptr, nullptr};
       const auto report = device->open(*party.secret, party.all(), 1, {in.memory.data(), nullptr}, c1,
                                        party.public_key ? nullptr : party.public_seed, nullptr,
-                                       {{values.data(), values.size(), kernels::Dtype::kFloat32}}, kStream);
+                                       {{values.data(), values.size(), kernels::Dtype::kFloat32}}, 1.0, kStream);
       const cuda::DeviceReport found = report->wait();
       CHECK(!found.refuses());
       CHECK(std::memcmp(values.data(), expected.data(), values.size() * sizeof(float)) == 0);

@@ -1,6 +1,7 @@
 // Starting the kernels: one block of threads per polynomial block of the request, queued on a stream.
 #pragma once
 
+#include "kernels/cuda/identity.hpp"
 #include "kernels/cuda/requests.hpp"
 #include "kernels/cuda/runtime.hpp"
 
@@ -17,6 +18,7 @@ void launch_sum(Stream stream, const SumRequest<Shape>& request);
 template <class Shape>
 void launch_move(Stream stream, const MoveRequest<Shape>& request);
 void launch_wipe(Stream stream, const WipeRequest& request);
+void launch_tag(Stream stream, const TagRequest& request, std::uint64_t pieces);
 
 // Of a definition file: its kernels for every shape.
 #define PPPML_CUDA_INSTANTIATE(Shape)                                              \

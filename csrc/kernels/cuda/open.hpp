@@ -148,7 +148,7 @@ class BlockOpening {
       }
       const std::uint64_t index = request_.batch.first_block * block_values() + at;
       const DeviceSpan& span = out.spans.spans[span_of(out.spans, state_.tensors, index)];
-      store_element(span, index - span.offset, static_cast<double>(digit) * out.step);
+      store_element(span, index - span.offset, static_cast<double>(digit) * out.step / out.divisor);
     }
   }
 

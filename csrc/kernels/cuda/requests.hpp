@@ -120,8 +120,8 @@ struct PublicRequest {
 struct DeviceTarget {
   unsigned values_per_coefficient;
   std::int64_t base, half;
-  double step;
-  std::uint64_t count;  // of the values from the first block of the batch on
+  double step, divisor;  // what is stored is integer * step / divisor, each rounded once
+  std::uint64_t count;   // of the values from the first block of the batch on
   std::int64_t* integers;
   DeviceTensors spans;  // offsets count from the start of the whole vector
 };

@@ -38,6 +38,11 @@ __global__ __launch_bounds__(kWipeThreads) void wipe_kernel(const __grid_constan
   wipe_block(DeviceGroup<kWipeThreads>{}, request);
 }
 
+__global__ __launch_bounds__(kTagThreads) void tag_kernel(const __grid_constant__ TagRequest request) {
+  __shared__ TagState state;
+  tag_block(DeviceGroup<kTagThreads>{}, request, state);
+}
+
 }  // namespace
 
 void check_call(cudaError_t status, const std::string& call) {
@@ -132,10 +137,27 @@ void copy_to_device(Stream stream, void* device, const void* host, std::size_t b
 }
 
 void copy_to_host(Stream stream, void* host, const void* device, std::size_t bytes) {
+  queue_to_host(stream, host, device, bytes);
+  synchronize(stream);
+}
+
+void queue_to_host(Stream stream, void* host, const void* device, std::size_t bytes) {
   const OnDevice current(stream.device);
   check_call(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, native(stream)),
              concatenate("cudaMemcpyAsync of ", bytes, " bytes from device ", stream.device));
-  check_call(cudaStreamSynchronize(native(stream)), concatenate("cudaStreamSynchronize on device ", stream.device));
+}
+
+void* allocate_pinned(int device, std::size_t bytes) {
+  const OnDevice current(device);
+  void* memory = nullptr;
+  // Portable: pinned for all devices, whichever of them copies.
+  check_call(cudaHostAlloc(&memory, bytes, cudaHostAllocPortable), concatenate("cudaHostAlloc of ", bytes, " bytes"));
+  return memory;
+}
+
+void release_pinned(void* memory) noexcept {
+  static_cast<void>(cudaFreeHost(memory));
+  static_cast<void>(cudaGetLastError());
 }
 
 void zero(Stream stream, void* device, std::size_t bytes) {
@@ -172,6 +194,10 @@ void zero_quietly(Stream stream, void* memory, std::size_t bytes) noexcept {
 
 void launch_wipe(Stream stream, const WipeRequest& request) {
   start(wipe_kernel, "wipe_kernel", stream, kWipeBlocks, kWipeThreads, request);
+}
+
+void launch_tag(Stream stream, const TagRequest& request, std::uint64_t pieces) {
+  start(tag_kernel, "tag_kernel", stream, pieces, kTagThreads, request);
 }
 
 }  // namespace pppml::kernels::cuda

@@ -52,12 +52,18 @@ void wait(Stream stream, Stream producer);
 void copy_to_device(Stream stream, void* device, const void* host, std::size_t bytes);
 // Returns once the bytes are there.
 void copy_to_host(Stream stream, void* host, const void* device, std::size_t bytes);
+// Queued: the bytes are there once the stream has come so far. `host` is pinned, or the call may wait.
+void queue_to_host(Stream stream, void* host, const void* device, std::size_t bytes);
 void zero(Stream stream, void* device, std::size_t bytes);
 
 // Stream-ordered allocation. Throws DeviceMemoryError.
 void* allocate(Stream stream, std::size_t bytes);
 void release(Stream stream, void* memory) noexcept;
 void zero_quietly(Stream stream, void* memory, std::size_t bytes) noexcept;
+
+// Memory of the host that a device copies to and from by itself. Throws DeviceMemoryError.
+void* allocate_pinned(int device, std::size_t bytes);
+void release_pinned(void* memory) noexcept;
 
 enum class Secrecy { kPublic, kSecret };
 
@@ -87,6 +93,25 @@ class DeviceMemory {
   Stream stream_;
   std::size_t bytes_;
   Secrecy secrecy_;
+  void* data_;
+};
+
+// Pinned memory for as long as the object lives; whoever queued copies to it waits for them first.
+class PinnedMemory {
+ public:
+  PinnedMemory(int device, std::size_t bytes)
+      : bytes_(bytes), data_(bytes == 0 ? nullptr : allocate_pinned(device, bytes)) {}
+  PinnedMemory(const PinnedMemory&) = delete;
+  PinnedMemory& operator=(const PinnedMemory&) = delete;
+  ~PinnedMemory() {
+    if (data_ != nullptr) release_pinned(data_);
+  }
+
+  void* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::size_t bytes_;
   void* data_;
 };
 

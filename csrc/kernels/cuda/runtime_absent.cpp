@@ -37,6 +37,13 @@ void copy_to_device(Stream, void*, const void*, std::size_t) {
 void copy_to_host(Stream, void*, const void*, std::size_t) {
   refuse();
 }
+void queue_to_host(Stream, void*, const void*, std::size_t) {
+  refuse();
+}
+void* allocate_pinned(int, std::size_t) {
+  refuse();
+}
+void release_pinned(void*) noexcept {}
 void zero(Stream, void*, std::size_t) {
   refuse();
 }
@@ -67,6 +74,9 @@ void launch_move(Stream, const MoveRequest<Shape>&) {
   refuse();
 }
 void launch_wipe(Stream, const WipeRequest&) {
+  refuse();
+}
+void launch_tag(Stream, const TagRequest&, std::uint64_t) {
   refuse();
 }
 

@@ -123,6 +123,23 @@ void copy_to_host(Stream stream, void* host, const void* device, std::size_t byt
   std::memcpy(host, device, bytes);
 }
 
+void queue_to_host(Stream stream, void* host, const void* device, std::size_t bytes) {
+  check_device(stream);
+  std::memcpy(host, device, bytes);
+}
+
+void* allocate_pinned(int device, std::size_t bytes) {
+  check_device({device, nullptr});
+  void* memory = std::malloc(bytes);
+  if (memory == nullptr) throw DeviceMemoryError(concatenate("cudaHostAlloc of ", bytes, " bytes: out of memory"));
+  std::memset(memory, 0xa5, bytes);
+  return memory;
+}
+
+void release_pinned(void* memory) noexcept {
+  std::free(memory);
+}
+
 void zero(Stream stream, void* device, std::size_t bytes) {
   check_device(stream);
   std::memset(device, 0, bytes);
@@ -196,6 +213,11 @@ void launch_move(Stream stream, const MoveRequest<Shape>& request) {
 
 void launch_wipe(Stream stream, const WipeRequest& request) {
   run<kWipeThreads, Nothing>(stream, kWipeBlocks, [&](const auto& group, Nothing&) { wipe_block(group, request); });
+}
+
+void launch_tag(Stream stream, const TagRequest& request, std::uint64_t pieces) {
+  run<kTagThreads, TagState>(stream, pieces,
+                             [&](const auto& group, TagState& shared) { tag_block(group, request, shared); });
 }
 
 PPPML_CUDA_INSTANTIATE(P31)

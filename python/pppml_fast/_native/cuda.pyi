@@ -20,16 +20,20 @@ __all__: list[str] = [
     "DeviceScheme",
     "ForeignTensor",
     "PendingReport",
+    "PinnedMemory",
     "built",
     "describe",
     "device_count",
     "device_of",
     "export_tensor",
+    "queue_to_host",
     "synchronize",
+    "tag_pieces",
     "to_device",
     "to_host",
     "wait",
     "why_unusable",
+    "zero",
 ]
 
 class DeviceError(RuntimeError):
@@ -37,6 +41,16 @@ class DeviceError(RuntimeError):
 
 class DeviceMemoryError(DeviceError):
     pass
+
+class PinnedMemory:
+    """
+    Memory of the host that devices copy to and from by themselves.
+    """
+    def __init__(
+        self, device: typing.SupportsInt | typing.SupportsIndex, nbytes: typing.SupportsInt | typing.SupportsIndex
+    ) -> None: ...
+    @property
+    def nbytes(self) -> int: ...
 
 class DeviceMemory:
     """
@@ -167,6 +181,7 @@ class DeviceScheme:
         *,
         start: typing.SupportsInt | typing.SupportsIndex = 0,
         stop: typing.SupportsInt | typing.SupportsIndex | None = None,
+        divisor: typing.SupportsFloat | typing.SupportsIndex = 1.0,
     ) -> PendingReport: ...
     @property
     def device(self) -> int: ...
@@ -195,9 +210,33 @@ def export_tensor(
     device_type: typing.SupportsInt | typing.SupportsIndex,
     device: typing.SupportsInt | typing.SupportsIndex,
 ) -> typing_extensions.CapsuleType: ...
+def queue_to_host(
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    out: PinnedMemory,
+    address: typing.SupportsInt | typing.SupportsIndex,
+    nbytes: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Queues a copy: `out` holds it once the stream has come so far.
+    """
+
 def synchronize(
     device: typing.SupportsInt | typing.SupportsIndex, stream: typing.SupportsInt | typing.SupportsIndex
 ) -> None: ...
+def tag_pieces(
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    tensors: collections.abc.Sequence[
+        tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex, str]
+    ],
+    hash_key: bytes,
+    piece: typing.SupportsInt | typing.SupportsIndex,
+) -> tuple[bytes, int | None]:
+    """
+    GHASH of each piece of a vector, and its first value that is NaN or Inf.
+    """
+
 def to_device(
     device: typing.SupportsInt | typing.SupportsIndex,
     stream: typing.SupportsInt | typing.SupportsIndex,
@@ -222,4 +261,14 @@ def wait(
 def why_unusable() -> str:
     """
     Why no device can be used here; empty where one can.
+    """
+
+def zero(
+    device: typing.SupportsInt | typing.SupportsIndex,
+    stream: typing.SupportsInt | typing.SupportsIndex,
+    address: typing.SupportsInt | typing.SupportsIndex,
+    nbytes: typing.SupportsInt | typing.SupportsIndex,
+) -> None:
+    """
+    Queues zeros.
     """

@@ -13,11 +13,12 @@ from pppml_fast import _native
 from pppml_fast.cuda.device import check_device, current_stream, native_errors, stream_handle
 from pppml_fast.errors import InputError
 
-__all__ = ["DeviceArray", "DeviceTensors", "device_tensors", "is_device_value", "packed_bytes"]
+__all__ = ["DeviceArray", "DeviceTensors", "device_tensors", "is_device_value", "packed_bytes", "wipe"]
 
 # kDLCUDA and kDLCUDAManaged of DLPack.
 _CUDA_DEVICES = (2, 13)
-_FLOATS = ("float32", "float64", "float16", "bfloat16")
+_WIDTHS = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
+_FLOATS = tuple(_WIDTHS)
 _LEGACY_STREAM = 1  # what DLPack and __cuda_array_interface__ call CUDA's default stream
 
 
@@ -139,6 +140,22 @@ class DeviceTensors:
             _native.cuda.to_host(self.device, self.stream, out.view(np.uint8), address)
         return (out.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else out
 
+    def between(self, first: int, last: int) -> list[tuple[int, int, str]]:
+        """Rows of the values ``[first, last)`` of the flat vector."""
+        rows, at = [], 0
+        for address, length, dtype in self.rows:
+            begin, end = max(first - at, 0), min(last - at, length)
+            if begin < end:
+                rows.append((address + begin * _WIDTHS[dtype], end - begin, dtype))
+            at += length
+        return rows
+
+    def wipe(self) -> None:
+        """Queue zeros into all of them."""
+        with native_errors():
+            for address, length, dtype in self.rows:
+                _native.cuda.zero(self.device, self.stream, address, length * _WIDTHS[dtype])
+
     def find(self, index: int) -> tuple[int, int]:
         """Tensor and element of value ``index`` of the flat vector."""
         for number, (_, length, _) in enumerate(self.rows):
@@ -180,6 +197,11 @@ def is_device_value(x: Any) -> bool:
     if hasattr(first, "__dlpack_device__"):
         return int(first.__dlpack_device__()[0]) in _CUDA_DEVICES
     return hasattr(first, "__cuda_array_interface__")
+
+
+def wipe(x: Any, *, stream: Any = None) -> None:
+    """Queue zeros into device tensors, one or a list. Raises InputError where they cannot be written."""
+    device_tensors(x, stream=stream, writable=True).wipe()
 
 
 def packed_bytes(value: Any, what: str, size: int, device: int, stream: int, writable: bool = False) -> Any:

@@ -20,10 +20,10 @@ from pppml_fast.errors import CiphertextError, InputError, ParameterError
 from pppml_fast.params import CkksParams
 from pppml_fast.tensors import check_weight
 
-__all__ = ["encrypt", "encrypt_onto"]
+__all__ = ["DeviceMessage", "encrypt", "encrypt_onto"]
 
 
-class _Message(Secret):
+class DeviceMessage(Secret):
     """A vector of device tensors on its way into a ciphertext; what a collective key lends itself to."""
 
     __slots__ = ("_key", "context", "length", "params", "prepared", "reference", "tensors", "weight", "written")
@@ -62,8 +62,10 @@ class _Message(Secret):
     def close(self) -> None:
         self._key = None
 
-    def encrypt(self, out: int, packed: bool, incoming: int, keep: Any) -> Pending:
-        """Queue the encryption of the whole message."""
+    def encrypt(
+        self, out: int, packed: bool, incoming: int, keep: Any, start: int = 0, stop: int | None = None
+    ) -> Pending:
+        """Queue the encryption of blocks ``[start, stop)``, by default of all."""
         assert self._key is not None
         self.written = True
         with native_errors():
@@ -79,6 +81,8 @@ class _Message(Secret):
                 self.tensors.stream,
                 reference=[] if self.reference is None else self.reference.rows,
                 incoming=incoming,
+                start=start,
+                stop=stop,
             )
         return self.pending(report, keep)
 
@@ -114,13 +118,13 @@ def encrypt(
     if isinstance(key, SecretKey):
         if params.keys != "secret":
             raise ParameterError(f"encrypting with the secret key needs keys='secret', not {params.keys!r}")
-        message = _Message(params, os.urandom(32), x, weight, reference, stream)
+        message = DeviceMessage(params, os.urandom(32), x, weight, reference, stream)
         target = _target(message, out)
         message.under(key._native, _native.StreamKey.from_system())
         target._pending = [message.encrypt(target.first.address, False, 0, target.first)]
         message.close()
     else:
-        message = _Message(params, check_bytes32("context", _given(context)), x, weight, reference, stream)
+        message = DeviceMessage(params, check_bytes32("context", _given(context)), x, weight, reference, stream)
         target = _target(message, out)
         with key._claimed(message, target):  # type: ignore[arg-type]
             target._pending = [message.encrypt(target.first.address, False, 0, target.first)]
@@ -146,7 +150,7 @@ def encrypt_onto(
     ``wait()`` raises InputError on NaN or Inf and CiphertextError on an incoming residue that is not below its prime;
     the result then holds zeros. The rest as :func:`encrypt`.
     """
-    message = _Message(key.params, check_bytes32("context", context), x, weight, reference, stream)
+    message = DeviceMessage(key.params, check_bytes32("context", context), x, weight, reference, stream)
     size = int(key.params._scheme.packed_bytes(message.length, True, 0, message.blocks))
     where, handle = message.tensors.device, message.tensors.stream
     target = DeviceArray(size, np.uint8, device=where, stream=handle) if out is None else out
@@ -162,7 +166,7 @@ def encrypt_onto(
 def _encrypt_public(
     key: PublicKey, x: Any, weight: float | None, reference: Any, out: Ciphertext | None, stream: Any
 ) -> Ciphertext:
-    message = _Message(key.params, b"", x, weight, reference, stream)
+    message = DeviceMessage(key.params, b"", x, weight, reference, stream)
     target = _target(message, out)
     assert target.second is not None
     with native_errors():
@@ -183,7 +187,7 @@ def _encrypt_public(
     return target
 
 
-def _target(message: _Message, out: Ciphertext | None) -> Ciphertext:
+def _target(message: DeviceMessage, out: Ciphertext | None) -> Ciphertext:
     device = message.tensors.device
     if out is None:
         with native_errors():

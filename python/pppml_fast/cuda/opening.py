@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pppml_fast.cipher.opener import Opener
 from pppml_fast.cipher.opening import check_terms, opening_expansion
+from pppml_fast.cipher.wire import Header
 from pppml_fast.cuda.arrays import DeviceArray, device_tensors
 from pppml_fast.cuda.ciphertext import Ciphertext
 from pppml_fast.cuda.device import current_stream, device_scheme, native_errors, stream_handle
 from pppml_fast.cuda.pending import Findings, Pending
 from pppml_fast.errors import CiphertextError, InputError, OpeningError
+from pppml_fast.params import CkksParams
 
-__all__ = ["decrypt"]
+__all__ = ["decrypt", "decrypt_range"]
 
 
 def decrypt(
@@ -67,6 +71,64 @@ def decrypt(
     ciphertext.check()
     pending.wait()
     return target
+
+
+def decrypt_range(
+    key: Opener,
+    header: Header,
+    start: int,
+    stop: int,
+    rows: Sequence[Any],
+    out: Any,
+    divisor: float = 1.0,
+    *,
+    stream: Any = None,
+) -> None:
+    """The exact sum in blocks ``[start, stop)`` of the ciphertext that ``header`` describes, over ``divisor``.
+
+    ``rows`` are the packed bytes of c0 in those blocks and, where the kind has one, of c1, in the host's memory.
+    ``out`` are device tensors, one or a list, that hold all weights of the ciphertext: those of the blocks are written,
+    each integer times step in float64, divided, rounded to its tensor's dtype. Waits. Raises what
+    ``key.decrypt_range`` does; the weights of those blocks are then zeros.
+    """
+    params = key.params
+    check_terms(header.terms, key._expected_terms)
+    expansion = opening_expansion(params, header)
+    tensors = device_tensors(out, "out", stream=stream, writable=True)
+    if tensors.length != header.length:
+        raise InputError(f"the tensors of out hold {tensors.length} values; the sum has {header.length}")
+    width = params.block_weights
+    places = tensors.between(start * width, min(stop * width, header.length))
+    device, handle = tensors.device, tensors.stream
+    packed = [DeviceArray.from_host(_row(params, header, c, start, stop, row), device=device, stream=handle)
+              for c, row in enumerate(rows)]  # fmt: skip
+    first, second = packed if len(packed) == 2 else (packed[0], None)
+    with native_errors():
+        report = device_scheme(params, device).open(
+            key._native,
+            header.length,
+            header.terms,
+            first.address,
+            None if second is None else second.address,
+            True,
+            expansion,
+            0,
+            places,
+            handle,
+            start=start,
+            stop=stop,
+            divisor=divisor,
+        )
+    Pending(report, _refusal, (tensors, packed)).wait()
+
+
+def _row(params: CkksParams, header: Header, component: int, start: int, stop: int, row: Any) -> NDArray[np.uint8]:
+    """The packed bytes of one component. Raises CiphertextError on another number of them."""
+    data = np.frombuffer(row, np.uint8)
+    expected = int(params._scheme.packed_bytes(header.length, component == 0, start, stop))
+    if data.size != expected:
+        raise CiphertextError(f"blocks {start} .. {stop} take {expected} packed bytes; {data.size} are here")
+    return data
 
 
 def _target(

@@ -1,0 +1,175 @@
+"""One encryption made range by range on a device, its packed bytes handed to the host: never stored as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pppml_fast import _native
+from pppml_fast.cipher import CollectiveKey
+from pppml_fast.cipher.expansion import check_bytes32
+from pppml_fast.cipher.secrecy import Secret
+from pppml_fast.cuda.arrays import DeviceArray
+from pppml_fast.cuda.device import device_scheme, native_errors
+from pppml_fast.cuda.encryption import DeviceMessage
+from pppml_fast.cuda.pending import Pending
+from pppml_fast.errors import CiphertextError, DeviceError, InputError, KeyReuseError
+
+__all__ = ["EncryptionInPieces", "encrypt_in_pieces"]
+
+
+class _Place(NamedTuple):
+    """Where a range lies before it is handed out: on the device, and in pinned memory, of which ``bytes`` is a view."""
+
+    target: DeviceArray
+    pinned: _native.cuda.PinnedMemory
+    bytes: NDArray[np.uint8]
+
+
+class _Queued(NamedTuple):
+    """A range on its way to a place, by its number."""
+
+    start: int
+    stop: int
+    place: int
+    pending: Pending
+
+
+class EncryptionInPieces(Secret):
+    """The ciphertext of one message whose blocks are encrypted in order, each once, as `cipher.pieces` has it.
+
+    Where nothing comes in, the next range is encrypted and copied while the caller sends the last one. The tensors are
+    read when their blocks are encrypted: they must stay as they are until the last range.
+    """
+
+    prepared = 0.0
+
+    def __init__(self, message: DeviceMessage) -> None:
+        self._message: DeviceMessage | None = message
+        self.blocks, self.length = message.blocks, message.length
+        self.clipped = 0
+        self._params, self._next = message.params, 0
+        self._device, self._stream = message.tensors.device, message.tensors.stream
+        self._places: list[_Place] = []
+        self._ahead: _Queued | None = None
+
+    def __repr__(self) -> str:
+        return f"cuda.EncryptionInPieces(length={self.length}, {self._next} of {self.blocks} blocks made, <hidden>)"
+
+    @property
+    def finished(self) -> bool:
+        """Whether every block was encrypted."""
+        return self._next == self.blocks
+
+    def packed_bytes(self, start: int, stop: int) -> int:
+        """Bytes of blocks ``[start, stop)`` on the wire."""
+        return int(self._params._scheme.packed_bytes(self.length, True, start, stop))
+
+    def write(self, start: int, stop: int, out: memoryview, incoming: memoryview | None = None) -> None:
+        """Encrypt the next blocks ``[start, stop)`` to ``out``, packed, plus what came in, packed; both of the host.
+
+        Raises KeyReuseError on any other range than the next one and after `close`; InputError on NaN or Inf, and on
+        memory of another size; CiphertextError on an incoming residue that is not below its prime: ``out`` then holds
+        zeros, nothing of the range was given out, and it may be asked for again. DeviceError, DeviceMemoryError. The
+        key is forgotten with the last block.
+        """
+        if self._message is None or start != self._next or not start < stop <= self.blocks:
+            raise KeyReuseError(
+                f"blocks {start} .. {stop} of this encryption were made before, or its key is destroyed"
+            )
+        size, target = self.packed_bytes(start, stop), np.frombuffer(out, np.uint8)
+        for name, given in (("out", target.nbytes), ("incoming", size if incoming is None else incoming.nbytes)):
+            if given != size:
+                raise InputError(f"{name} has {given} bytes; blocks {start} .. {stop} take {size}")
+        target[:] = 0
+        queued = self._take_ahead(start, stop, incoming) or self._queue(start, stop, 0, incoming)
+        findings = queued.pending.wait()
+        target[:] = self._places[queued.place].bytes[:size]
+        self.clipped += findings[0]
+        self._next = stop
+        if self.finished:
+            self.close()
+        elif incoming is None:
+            after = min(2 * stop - start, self.blocks)
+            self._ahead = self._queue(stop, after, 1 - queued.place, None)
+
+    def close(self) -> None:
+        """Forget the key and the values; what is not encrypted yet never will be."""
+        self._drop_ahead()
+        if self._message is not None:
+            self._message.close()
+        self._message = None
+        self._places.clear()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def _take_ahead(self, start: int, stop: int, incoming: memoryview | None) -> _Queued | None:
+        """What was read ahead, if it is what is asked for now."""
+        ahead = self._ahead
+        if ahead is None or incoming is not None or (ahead.start, ahead.stop) != (start, stop):
+            self._drop_ahead()
+            return None
+        self._ahead = None
+        return ahead
+
+    def _drop_ahead(self) -> None:
+        """Nobody sees what was read ahead: wait until it is not written any more, and clear it."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            return
+        with contextlib.suppress(InputError, CiphertextError, DeviceError):
+            ahead.pending.wait()
+        self._places[ahead.place].bytes[:] = 0
+
+    def _queue(self, start: int, stop: int, place: int, incoming: memoryview | None) -> _Queued:
+        """Encrypt a range on the device and copy it to pinned memory, in the order of the stream."""
+        assert self._message is not None
+        size = self.packed_bytes(start, stop)
+        self._make_room(size)
+        target, pinned, staged = self._places[place]
+        with native_errors():
+            if incoming is not None:
+                staged[:size] = incoming
+                _native.cuda.to_device(self._device, self._stream, target.address, staged[:size])
+            added = 0 if incoming is None else target.address
+            pending = self._message.encrypt(target.address, True, added, (target, pinned), start, stop)
+            _native.cuda.queue_to_host(self._device, self._stream, pinned, target.address, size)
+        return _Queued(start, stop, place, pending)
+
+    def _make_room(self, size: int) -> None:
+        """Two places for a range of ``size`` bytes: one is filled while the other is taken."""
+        if self._places and self._places[0].target.nbytes >= size:
+            return
+        self._drop_ahead()
+        self._places = [self._place(size) for _ in range(2)]
+
+    def _place(self, size: int) -> _Place:
+        target = DeviceArray(size, np.uint8, device=self._device, stream=self._stream)
+        with native_errors():
+            pinned: Any = _native.cuda.PinnedMemory(self._device, size)
+        return _Place(target, pinned, np.frombuffer(pinned, np.uint8))
+
+
+def encrypt_in_pieces(
+    key: CollectiveKey,
+    x: Any,
+    context: bytes,
+    weight: float | None = None,
+    reference: Any = None,
+    *,
+    stream: Any = None,
+) -> EncryptionInPieces:
+    """The encryption of device tensors as its ring asks for it: range by range, onto what came in or not.
+
+    The bits are those of ``key.encrypt_in_pieces`` of their copies. Bytes go to the host through pinned memory. NaN and
+    Inf are found when their range is encrypted. The key is used from here on. Raises what :func:`encrypt` does.
+    """
+    message = DeviceMessage(key.params, check_bytes32("context", context), x, weight, reference, stream)
+    device_scheme(message.params, message.tensors.device)  # refuses what no kernel serves before the key is used
+    key._claim_for(message)  # type: ignore[arg-type]
+    return EncryptionInPieces(message)
