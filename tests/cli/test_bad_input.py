@@ -12,6 +12,9 @@ import nibabel
 import numpy as np
 import pytest
 import tiny_study
+import torch
+
+from pppml_fast.experiment import runner
 
 
 def check_refused(outcome: Any, words: str) -> None:
@@ -34,12 +37,42 @@ def check_refused(outcome: Any, words: str) -> None:
         (["data.path=missing.npz"], "does not exist"),
         (["gradients_per_round=3"], "no multiple"),
         (["network.target='os:system'"], "no torch.nn.Module"),
+        (["device=gpu"], "device: 'gpu' is no device; use 'cpu', 'cuda' (the first GPU) or 'cuda:N'"),
+        (["device=1"], "device = 1"),
     ],
 )
 def test_configurations(pppml: Any, config: Path, tmp_path: Path, overrides: list[str], words: str) -> None:
     options = [part for override in overrides for part in ("--set", override)]
     check_refused(pppml("run", config, "--out", tmp_path / "run", *options), words)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_that_is_not_there(
+    pppml: Any, config: Path, npz: Path, tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    out = tmp_path / "run"
+    calls: list[tuple[Any, ...]] = [
+        ("run", config, "--out", out),
+        ("run", config, "--out", out, "--dry-run"),
+        ("demo", "--out", out),
+        ("demo", "--data", npz, "--out", out),
+    ]
+    for call in calls:
+        check_refused(pppml(*call, "--device", device), f"device = '{device}': torch")
+    assert not out.exists()
+
+
+def test_a_gpu_without_memory(pppml: Any, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: Any) -> None:
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB."
+        )
+
+    monkeypatch.setattr(runner, "run_study", exhausted)
+    words = "CUDA out of memory. Tried to allocate 2.00 GiB; take smaller batches, free the GPU, or set device = 'cpu'"
+    check_refused(pppml("run", config, "--out", tmp_path / "run"), words)
 
 
 def spoiled(npz: Path, path: Path, **changes: Any) -> Path:

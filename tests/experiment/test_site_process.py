@@ -7,17 +7,21 @@ import queue
 import stat
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from site_files import make_site_files
 
+from pppml_fast.aggregation.journal import MemoryStore
 from pppml_fast.experiment import site_process
 from pppml_fast.experiment.site_config import load_coordinator, load_site
 from pppml_fast.experiment.site_process import Stop, run_coordinator_process, run_site_process
 from pppml_fast.experiment.site_setup import Site, prepare_coordinator, prepare_site
+from pppml_fast.site import member as site_member
 from pppml_fast.site.events import EventKind, Events
 
 Drive = Callable[..., None]
@@ -97,6 +101,30 @@ def test_a_site_that_is_told_to_stop_leaves_no_thread(north: Site, monkeypatch: 
     drive_by(monkeypatch, told)
     assert run_site_process(north, Stop()) is None
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("training round")]
+
+
+@pytest.mark.parametrize(("device", "ahead"), [("cpu", True), ("cuda", False)])
+def test_a_site_makes_nothing_ahead_of_an_encryption_on_a_gpu(
+    north: Site, device: str, ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class MadeError(Exception):
+        pass
+
+    def member(*_: Any, prepares: bool, **__: Any) -> None:
+        assert prepares is ahead
+        raise MadeError
+
+    monkeypatch.setattr(site_member, "Member", member)
+    config = north.study.config.model_copy(update={"device": device})
+    site = replace(north, study=replace(north.study, config=config))
+    with pytest.raises(MadeError):
+        site_process._drive_site(
+            site,
+            lambda *_: SimpleNamespace(noise=None),
+            MemoryStore(),
+            Events(lambda: 0.0),
+            Stop(),
+        )
 
 
 def test_a_wish_to_stop_is_fulfilled_whenever_it_was_made() -> None:

@@ -201,6 +201,10 @@ class AttemptLedger:
         """Whether an update may never be encrypted again."""
         return update in self._spent
 
+    def has_spent(self, round: int) -> bool:
+        """Whether an update of this party's for a round may never be encrypted again."""
+        return any(attempt.round == round for attempt in self._spent.values())
+
     def finish(self, attempt: AttemptId) -> None:
         """An attempt's sum is open here: it is pending no longer, until a restart; what is spent stays on record.
 

@@ -117,6 +117,9 @@ def _guarded(arguments: Sequence[str] | None) -> int:
         # Usage errors of the option parser, whichever module it keeps them in.
         if hasattr(error, "format_message"):
             return _refuse(f"{error.format_message()} (see pppml --help)")
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which most commands do without
+            reason = str(error).partition(". GPU")[0].rstrip(".")
+            return _refuse(f"{reason}; take smaller batches, free the GPU, or set device = 'cpu'")
         raise
 
 

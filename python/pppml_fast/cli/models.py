@@ -9,6 +9,8 @@ import typer
 
 __all__ = ["personalize", "predict"]
 
+DeviceOption = Annotated[str, typer.Option(help="Where to compute: cpu, cuda or cuda:N.")]
+
 ModelOption = Annotated[Path, typer.Option(help="Model card (.toml) or the .safetensors beside it.")]
 
 
@@ -20,11 +22,12 @@ def personalize(
     lr: Annotated[float | None, typer.Option(help="Step size (default: the one on the card).")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the batches.")] = 0,
     party: Annotated[str | None, typer.Option(help="Which hospital of a file that holds several.")] = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Fit a model to one hospital in k steps; the hospital need not have taken part in training."""
     from pppml_fast.experiment.use import personalize_model
 
-    outcome = personalize_model(model, data, out, steps=steps, lr=lr, seed=seed, party=party)
+    outcome = personalize_model(model, data, out, steps=steps, lr=lr, seed=seed, party=party, device=device)
     typer.echo(f"{outcome.party}: {steps} steps on {outcome.cases_train} training cases -> {outcome.card}")
     for case, (before, after) in outcome.dice.items():
         typer.echo(f"  test case {case}: Dice {before:.3f} -> {after:.3f}")
@@ -41,11 +44,12 @@ def predict(
         typer.Option(metavar="LOW HIGH", help="Values shown black and white, where the CT is not in Hounsfield units."),
     ] = None,
     threshold: Annotated[float | None, typer.Option(help="Probability from which a voxel is lesion.")] = None,
+    device: DeviceOption = "cpu",
 ) -> None:
     """Segment one CT; the mask lies on exactly the grid of the CT."""
     from pppml_fast.experiment.use import predict_file
 
-    outcome = predict_file(model, image, out, window=window, threshold=threshold)
+    outcome = predict_file(model, image, out, window=window, threshold=threshold, device=device)
     typer.echo(
         f"{out}: {outcome.voxels} lesion voxels of {outcome.total} ({outcome.millilitres:.1f} ml), "
         f"threshold {outcome.threshold:g}"

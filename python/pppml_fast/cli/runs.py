@@ -20,6 +20,9 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Override one key of the configuration, e.g. rounds=3. Repeatable."
     ),
 ]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="Where to train and encrypt: cpu, cuda, cuda:N (default: the configuration's).")
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print what the run would do and cost, and stop.")]
 
 
@@ -31,6 +34,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the run; an interrupted run goes on there.")] = Path("runs/demo"),
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the run.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Number of rounds.")] = None,
+    device: DeviceOption = None,
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -40,6 +44,7 @@ def demo(
     table = ready_table("demo") if data is None else _table_for(data)
     chosen = [f"seeds=[{seed}]"] if seed is not None else []
     chosen += [f"rounds={rounds}"] if rounds is not None else []
+    chosen += [f"device={device}"] if device is not None else []
     _execute(build_config(table, [*chosen, *(overrides or [])]), out, dry_run)
 
 
@@ -48,9 +53,11 @@ def run(
     overrides: SetOption = None,
     dry_run: DryRunOption = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: runs/NAME).")] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Run an experiment from a TOML file; the same command resumes it after an interruption."""
-    experiment = load_experiment(config, overrides or [])
+    chosen = [f"device={device}"] if device is not None else []
+    experiment = load_experiment(config, [*chosen, *(overrides or [])])
     _execute(experiment, out or Path("runs") / experiment.name, dry_run)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +21,16 @@ from pppml_fast.errors import DataError, PppmlError
 from pppml_fast.experiment.config_file import tomllib
 from pppml_fast.experiment.files import write_bytes, write_text
 from pppml_fast.imaging import NetworkSpec, Preprocessing, build_network, segmentation_loss
-from pppml_fast.learning import Buffers, Parameters, Statistics, buffers_of, parameters_of, write_back
+from pppml_fast.learning import (
+    Buffers,
+    Parameters,
+    Statistics,
+    buffers_of,
+    device_of,
+    on_host,
+    parameters_of,
+    write_back,
+)
 
 __all__ = ["Model", "load_model", "save_model"]
 
@@ -55,14 +64,20 @@ class Model:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def module(self) -> nn.Module:
-        """The network with this model's weights, in evaluation mode."""
-        return write_back(build_network(self.spec, 0), self.params, self.buffers).eval()
+        """The network with this model's weights, in evaluation mode, where the weights are."""
+        module = write_back(build_network(self.spec, 0), self.params, self.buffers).eval()
+        return module.to(device_of(self.params))
+
+    def to(self, device: torch.device) -> Model:
+        """The same model on a device."""
+        params, buffers = ({name: t.to(device) for name, t in group.items()} for group in (self.params, self.buffers))
+        return replace(self, params=params, buffers=buffers)
 
 
 def save_model(model: Model, card: Path) -> None:
     """Write `card` (TOML) and the tensors beside it as safetensors, the card last, each in one piece."""
     tensors_path = card.with_suffix(".safetensors")
-    tensors = {name: t.detach().clone().contiguous() for name, t in {**model.params, **model.buffers}.items()}
+    tensors = {name: on_host(t) for name, t in {**model.params, **model.buffers}.items()}
     data = save(tensors, metadata={"format": "pt"})
     write_bytes(tensors_path, data)
     write_text(card, tomlkit.dumps(_card(model, tensors_path.name, data)))

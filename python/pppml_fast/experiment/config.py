@@ -6,15 +6,17 @@ one-line ConfigError there.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 __all__ = [
     "METHOD_NAMES",
     "Aggregation",
     "Data",
     "DatalistData",
+    "Device",
     "ExperimentConfig",
     "FedAvgMethod",
     "FedProxMethod",
@@ -29,6 +31,7 @@ __all__ = [
     "Privacy",
     "Selection",
     "Task",
+    "device_name",
 ]
 
 MethodName = Literal["local", "fedavg", "fedavg_ft", "fedprox", "per_fedavg_fo", "per_fedavg_hf"]
@@ -40,6 +43,16 @@ METHOD_NAMES: tuple[MethodName, ...] = (
     "per_fedavg_fo",
     "per_fedavg_hf",
 )
+
+
+def device_name(name: str) -> str:
+    """``name`` where it is one of a device. Raises ValueError else."""
+    if not re.fullmatch(r"cpu|cuda(:(0|[1-9][0-9]{0,2}))?", name):
+        raise ValueError(f"{name!r} is no device; use 'cpu', 'cuda' (the first GPU) or 'cuda:N'")
+    return name
+
+
+Device = Annotated[str, AfterValidator(device_name)]
 
 
 class Section(BaseModel):
@@ -213,13 +226,15 @@ class Selection(Section):
 class ExperimentConfig(Section):
     """A whole experiment.
 
-    Every method of `board` spends `rounds` x `gradients_per_round` gradients per party.
+    Every method of `board` spends `rounds` x `gradients_per_round` gradients per party. `device` trains and encrypts:
+    cpu, cuda or cuda:N; results of a GPU differ from a processor's in their last bits.
     """
 
     name: str = Field(default="experiment", pattern=r"^[\w.-]+$")
     title: str = ""
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     threads: PositiveInt = 2
+    device: Device = "cpu"
     rounds: PositiveInt = 10
     gradients_per_round: PositiveInt = 8
     personal_steps: tuple[Annotated[int, Field(ge=0, le=1000)], ...] = Field(default=(0, 1, 5, 10), min_length=1)

@@ -33,7 +33,7 @@ def personal_models(
     source = batches_of(study, party.train, derive_seed(seed, "personal batches", party.name))
     params, buffers, done = start.params, start.buffers, 0
     for k in sorted(set(steps)):
-        with seeded(derive_seed(seed, "personal noise", party.name, done)):
+        with seeded(derive_seed(seed, "personal noise", party.name, done), study.device):
             params, buffers = personalize(objective, params, buffers, source, steps=k - done, lr=lr)
         done = k
         yield k, ServerState(params, buffers, start.round)

@@ -1,6 +1,7 @@
 """The weighted mean of a round: encrypted, and compared with the plain sum of the same quantised updates.
 
-Where noise was agreed on, both sum the same noised integers.
+Where noise was agreed on, both sum the same noised integers. Updates on a GPU are encrypted there; for the plain sum,
+which hides nothing, the aggregator copies them to the host.
 """
 
 from __future__ import annotations
@@ -11,23 +12,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pppml_fast.aggregation import Policy, open_federation
+from pppml_fast.aggregation import AggregateResult, Policy, open_federation
+from pppml_fast.experiment.participant import host_values
 from pppml_fast.experiment.state import model_sha256
 from pppml_fast.experiment.study import Study
-from pppml_fast.learning import ServerState
+from pppml_fast.learning import ServerState, Update
 
 __all__ = ["CheckedFederation", "RoundMean"]
-
-Update = list[NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class RoundMean:
-    """The mean update of a round as one float32 vector, and what it cost (plain JSON values)."""
+    """The mean update of a round as one float32 vector, where the updates were, and its costs (plain JSON values)."""
 
-    vector: NDArray[np.float32]
+    vector: Any
     costs: dict[str, Any]
 
 
@@ -45,7 +44,7 @@ class CheckedFederation:
             "policy": Policy(allow_two_parties=section.allow_two_parties),
         }
         self._names = study.party_names
-        self._privacy = study.privacy
+        self._privacy, self._step = study.privacy, study.params.step
         self._multiples = {name: len(self._names) * share for name, share in study.weights.items()}
         self._encrypted = open_federation(
             self._names,
@@ -75,7 +74,6 @@ class CheckedFederation:
         sent, noise_costs = self._noised(updates)
         result = self._encrypted.aggregate(sent, round=round_number)
         plain = self._plain.aggregate(sent, round=round_number)
-        difference = int(np.abs(result.integers - plain.integers).max(initial=0))
         costs = result.costs
         clipped = sum(int(count) for count in costs.clipped.values())
         return RoundMean(
@@ -91,19 +89,34 @@ class CheckedFederation:
                 "bytes_per_weight": float(costs.bytes_per_weight),
                 "clipped": clipped,
                 "clipped_share": clipped / (result.vector.size * len(self._names)),
-                "max_difference_from_plain": difference,
-                "identical": result.vector.tobytes() == plain.vector.tobytes(),
+                **self._compared(result, plain),
                 "transcript": str(result.transcript),
                 **noise_costs,
             },
         )
+
+    def _compared(self, result: AggregateResult, plain: AggregateResult) -> dict[str, Any]:
+        """The largest difference of two sums in steps, and whether the means are the same bits.
+
+        Sums that were opened on a GPU leave no integers there: the difference is then that of the means, rounded up.
+        """
+        means = [one.vector if isinstance(one.vector, np.ndarray) else one.vector.to_host() for one in (result, plain)]
+        if result.integers is None or plain.integers is None:
+            apart = np.abs(np.subtract(*means, dtype=np.float64)) / self._step
+        else:
+            apart = np.abs(result.integers - plain.integers)
+        return {
+            "max_difference_from_plain": int(np.ceil(apart.max(initial=0))),
+            "identical": means[0].tobytes() == means[1].tobytes(),
+        }
 
     def _noised(self, updates: Mapping[str, Update]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the hospitals hand in, and what the noise did to it."""
         if self._privacy is None:
             return dict(updates), {}
         began = time.perf_counter()
-        made = {name: self._privacy.privatise(update, self._multiples[name]) for name, update in updates.items()}
+        plan, multiples = self._privacy, self._multiples
+        made = {name: plan.privatise(host_values(update), multiples[name]) for name, update in updates.items()}
         costs = {
             "noise_s": (time.perf_counter() - began) / len(made),
             "l2_clipped": sum(update.clipped for update in made.values()),

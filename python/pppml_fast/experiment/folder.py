@@ -38,16 +38,20 @@ class RunFolder:
         self.resumed = resumed
 
     @classmethod
-    def claim(cls, path: Path, config: ExperimentConfig, data_sha256: str) -> RunFolder:
+    def claim(cls, path: Path, config: ExperimentConfig, data_sha256: str, *, any_device: bool = False) -> RunFolder:
         """Take a new or empty folder, or go on in one of the same configuration and data.
 
+        ``any_device``: whether the run may go on upon another device, where its rounds say which one trained them.
         Raises ConfigError when it belongs to another run, DataError when it holds something else.
         """
         mark = path / "run.json"
         table = public_config(config)
         if mark.is_file():
             kept = _read(mark)
-            difference = next(_differences(kept["config"], table), None)
+            before = {"device": "cpu", **kept["config"]}  # there was no choice once
+            if any_device:
+                before["device"] = table["device"]
+            difference = next(_differences(before, table), None)
             if difference is not None:
                 raise ConfigError(
                     f"{str(path)!r} holds a run of another configuration ({difference}); "

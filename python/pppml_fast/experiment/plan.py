@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pppml_fast.experiment.data import describe_data
+from pppml_fast.experiment.devices import describe_device
 from pppml_fast.experiment.privacy import planned_lines
 from pppml_fast.experiment.study import Study
 from pppml_fast.experiment.tracks import algorithm_of, personal_step_size, tracks_of
 
-__all__ = ["aggregation_lines", "plan_lines"]
+__all__ = ["aggregation_lines", "device_lines", "plan_lines"]
 
 
 def plan_lines(study: Study) -> list[tuple[str, str]]:
@@ -35,12 +36,27 @@ def plan_lines(study: Study) -> list[tuple[str, str]]:
         ),
         ("personalisation", f"k in {list(config.personal_steps)}, reported at k = {config.reported_steps}"),
         ("seeds", ", ".join(map(str, config.seeds))),
+        *device_lines(study),
     ]
     federated = [track for track in tracks_of(config.board) if algorithm_of(config, track).federated]
     sums = {track: config.rounds * len(config.seeds) for track in federated}
     lines += aggregation_lines(study, sums)
-    compared = f"{sum(sums.values())} ({', '.join(sums) or 'none'}), each compared with its plain sum"
+    here = ", from copies on the host" if study.device.type == "cuda" else ""
+    compared = f"{sum(sums.values())} ({', '.join(sums) or 'none'}), each compared with its plain sum{here}"
     return [*lines, ("encrypted sums", compared), ("parameters, in full", params.describe())]
+
+
+def device_lines(study: Study) -> list[tuple[str, str]]:
+    """Where a training computes, and what leaves a GPU; nothing to say of a processor."""
+    if study.device.type != "cuda":
+        return []
+    if study.privacy is not None:
+        left = "noise is drawn on the host: updates are copied there, noised and encrypted there"
+    elif study.config.aggregation.protocol == "plain":
+        left = "nothing is encrypted: updates are copied to the host as they are"
+    else:
+        left = "updates are encrypted there: what leaves it of them is ciphertext"
+    return [("device", f"{describe_device(study.config.device)}: {left}")]
 
 
 def _step_sizes(study: Study, method: str) -> str:

@@ -11,7 +11,20 @@ from pppml_fast.aggregation.sharing import default_threshold
 from pppml_fast.experiment.config import ExperimentConfig
 from pppml_fast.privacy import PrivacyPlan, PrivacyTerms, private_parameters, tolerated_colluders
 
-__all__ = ["plan_of", "planned_epsilon", "planned_lines", "privacy_lines", "privacy_statement", "privacy_summary"]
+__all__ = [
+    "noise_asked",
+    "plan_of",
+    "planned_epsilon",
+    "planned_lines",
+    "privacy_lines",
+    "privacy_statement",
+    "privacy_summary",
+]
+
+
+def noise_asked(config: ExperimentConfig) -> bool:
+    """Whether a configuration asks for noise. It is drawn on the host, so that updates are encrypted there, too."""
+    return config.privacy is not None and config.privacy.mechanism != "none"
 
 
 def plan_of(config: ExperimentConfig, weights: Mapping[str, float], length: int) -> PrivacyPlan | None:

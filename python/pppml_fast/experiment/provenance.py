@@ -26,13 +26,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """System, processor, usable cores and torch threads. No host or user name: reports travel."""
+def machine(threads: int, device: str) -> dict[str, Any]:
+    """System, processor, usable cores, torch threads and device. No host or user name: reports travel."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads,
+        "device": device,
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from pppml_fast.aggregation.accounting import PrivacyLedger
 from pppml_fast.experiment.config import ExperimentConfig
 from pppml_fast.experiment.data import describe_data
+from pppml_fast.experiment.devices import describe_device
 from pppml_fast.experiment.files import write_json
 from pppml_fast.experiment.folder import RunFolder, public_config
 from pppml_fast.experiment.outputs import aggregation_summary, write_outputs
@@ -56,7 +57,7 @@ def run_study(study: Study, out: Path, progress: Progress | None = None, command
                 runner.run_track(seed, track)
         provenance = {
             "versions": versions(),
-            "machine": machine(study.config.threads),
+            "machine": machine(study.config.threads, describe_device(study.config.device)),
             "seeds": list(original.seeds),
             "command": command if command is not None else command_line(),
             "started": folder.started,

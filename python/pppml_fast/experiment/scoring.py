@@ -7,6 +7,7 @@ from typing import Any
 
 from pppml_fast.experiment.cards import Model, save_model
 from pppml_fast.experiment.data import describe_data, preprocessing_of
+from pppml_fast.experiment.devices import describe_device
 from pppml_fast.experiment.evaluation import score_party
 from pppml_fast.experiment.folder import RunFolder
 from pppml_fast.experiment.provenance import versions
@@ -76,7 +77,12 @@ def _save(
         personal_steps=steps,
         seed=seed,
         data=describe_data(config.data),
-        provenance={"run": config.name, "started": folder.started, **versions()},
+        provenance={
+            "run": config.name,
+            "started": folder.started,
+            "device": describe_device(config.device),
+            **versions(),
+        },
     )
     save_model(model, folder.card(config, seed, method, party))
 

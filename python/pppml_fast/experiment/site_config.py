@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from pppml_fast.errors import ConfigError
-from pppml_fast.experiment.config import Data, ExperimentConfig, MethodName, Section
+from pppml_fast.experiment.config import Data, Device, ExperimentConfig, MethodName, Section
 from pppml_fast.experiment.config_file import READY_CONFIGS, check_table, read_table, ready_table, resolve_data
 from pppml_fast.experiment.own_data import own_data
 from pppml_fast.experiment.tracks import algorithm_of, methods_of, track_of, tracks_of
@@ -58,9 +58,11 @@ class NodeSection(Section):
 
 
 class SiteSection(NodeSection):
-    """``[site]``. ``threads`` are torch's."""
+    """``[site]``. ``threads`` are torch's; ``device`` trains and encrypts: cpu, cuda or cuda:N. Both are the site's own
+    matter: sums have the same bits wherever their members compute."""
 
     threads: PositiveInt = 1
+    device: Device = "cpu"
 
 
 class PolicySection(Section):
@@ -207,13 +209,13 @@ def _experiment(
         raise ConfigError(
             f"[experiment] gives path and {next(iter(inline))!r}; give either the path of an experiment or its keys"
         )
-    if "data" in inline or "threads" in inline:
-        where = "[data]" if "data" in inline else "site.threads"
-        raise ConfigError(f"[experiment] holds {'data' if 'data' in inline else 'threads'!r}; set {where} instead")
+    for key, where in (("data", "[data]"), ("threads", "site.threads"), ("device", "site.device")):
+        if key in inline:
+            raise ConfigError(f"[experiment] holds {key!r}; set {where} instead")
     whole = _table_at(choice.path, base) if choice.path is not None else inline
     own = {"data": dict(data)}
     resolve_data(own, base)
-    config = check_table(ExperimentConfig, {**whole, **own, "threads": site.threads})
+    config = check_table(ExperimentConfig, {**whole, **own, "threads": site.threads, "device": site.device})
     return _narrowed(config, choice, own_data(config.data, site.name))
 
 

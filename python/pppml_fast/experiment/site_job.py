@@ -6,9 +6,6 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pppml_fast.experiment.participant import Trained
 from pppml_fast.experiment.site_noise import Noised
 from pppml_fast.learning import PartyMemory
@@ -38,8 +35,8 @@ class Job:
         self.result: Trained | None = None
         self.private: Private | None = None
         self.noised: Noised | None = None
-        self.values: NDArray[Any] | None = None
-        self.out: NDArray[np.float32] | None = None
+        self.values: Any = None
+        self.out: Any = None
         self.seconds = 0.0
 
     def check(self) -> None:
@@ -50,15 +47,17 @@ class Job:
     def hold(self, result: Trained, noised: Noised | None, *, spends: bool) -> None:
         """Take over what travels; the mean may come into memory that is not needed any more by then.
 
-        ``spends``: whether the protocol opens a sum only once its updates are spent. A mean is written no sooner, and
-        a spent update is not handed in again. Else the update stays, for another attempt where the sum was not read.
+        Without noise that is the update's own, which are a GPU's tensors where it was trained there; with noise
+        ``result`` is in the host's memory. ``spends``: whether the protocol opens a sum only once its updates are
+        spent. A mean is written no sooner, and a spent update is not handed in again. Else the update stays, for
+        another attempt where the sum was not read.
         """
         self.noised = noised
         if noised is None:
             self.values = self.out = result.joined()
         else:
-            self.values = self.out = noised.values
-            if noised.values.dtype != np.float32 or not noised.values.flags.writeable:
+            values = self.values = self.out = noised.values
+            if values.dtype != "float32" or not values.flags.writeable:
                 self.out = result.joined()
             result.values.clear()
         if not spends:

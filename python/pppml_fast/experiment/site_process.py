@@ -61,7 +61,7 @@ def run_site_process(site: Site, stop: Stop) -> dict[str, Any] | None:
     """
     config, folder = site.config, site.config.folder
     folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    run = RunFolder.claim(folder.run, config.experiment, data_fingerprint(site.study.parties))
+    run = RunFolder.claim(folder.run, config.experiment, data_fingerprint(site.study.parties), any_device=True)
     torch.set_num_threads(config.experiment.threads)
     trainings: list[SiteTraining] = []
 
@@ -133,6 +133,7 @@ def _drive_site(site: Site, application: NewApplication, journal: FileStore, eve
         events,
         _timing(node),
         spool=spool,
+        prepares=not site.study.encrypts_on_device,  # pads made ahead are the host's
     )
     runtime = Runtime(member, _links(node, site.keys, federation, events))
     stop.by(runtime.stop)

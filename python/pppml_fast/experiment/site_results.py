@@ -10,6 +10,7 @@ import torch
 
 from pppml_fast.errors import InputError
 from pppml_fast.experiment.data import describe_data
+from pppml_fast.experiment.devices import describe_device
 from pppml_fast.experiment.files import write_json
 from pppml_fast.experiment.folder import RunFolder, public_config
 from pppml_fast.experiment.provenance import machine, versions
@@ -58,7 +59,7 @@ def conclude(training: SiteTraining, folder: RunFolder) -> dict[str, Any]:
         "rounds": training.records,
         "started": folder.started,
         "versions": versions(),
-        "machine": machine(study.config.threads),
+        "machine": machine(study.config.threads, describe_device(study.config.device)),
         "data": {"kind": describe_data(study.config.data)},
         "config": public_config(study.config),
     }

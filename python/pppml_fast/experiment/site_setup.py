@@ -8,9 +8,10 @@ from typing import Any
 from pppml_fast.aggregation import Policy
 from pppml_fast.errors import ConfigError, ProtocolError
 from pppml_fast.experiment.data import describe_data
+from pppml_fast.experiment.devices import check_device
 from pppml_fast.experiment.own_data import load_own
-from pppml_fast.experiment.plan import aggregation_lines
-from pppml_fast.experiment.privacy import planned_epsilon
+from pppml_fast.experiment.plan import aggregation_lines, device_lines
+from pppml_fast.experiment.privacy import noise_asked, planned_epsilon
 from pppml_fast.experiment.site_config import CoordinatorConfig, NodeConfig, NodeSection, SiteConfig
 from pppml_fast.experiment.study import Study, site_study
 from pppml_fast.privacy import PrivacyTerms
@@ -48,6 +49,7 @@ def prepare_site(config: SiteConfig) -> Site:
 
     Raises ConfigError, DataError, ProtocolError (LayoutMismatchError for another network), one line each.
     """
+    check_device(config.experiment.device, "site.device", encrypts=not noise_asked(config.experiment))
     two = config.experiment.aggregation.allow_two_parties
     keys, federation, policy = _node(config, two)
     roster = federation.roster
@@ -59,6 +61,7 @@ def prepare_site(config: SiteConfig) -> Site:
     party = load_own(config.experiment.data, config.node.name)
     study = site_study(config.experiment, party, roster.weights)
     _check_agreement(study, federation)
+    study.check_kernels("site.device")
     return Site(config, keys, federation, policy, study)
 
 
@@ -93,6 +96,7 @@ def site_lines(site: Site) -> Lines:
         ),
         ("network", f"{study.spec.target}, {study.weight_count:,} weights, {study.layout.size:,} travel"),
         ("training", f"{config.track}, seed {config.seed}, {experiment.rounds} rounds, {experiment.threads} threads"),
+        *device_lines(study),
         *aggregation_lines(study, {config.track: experiment.rounds}),
         *_fewest(site),
         ("parameters, in full", study.params.describe()),

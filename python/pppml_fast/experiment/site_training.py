@@ -9,33 +9,34 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from pppml_fast.aggregation.base import check_finite
 from pppml_fast.errors import ConfigError, DataError, InputError, PppmlError
 from pppml_fast.experiment.checkpoint import Checkpoint, StateFolder
-from pppml_fast.experiment.participant import Participant, Trained, apply_mean
+from pppml_fast.experiment.participant import Participant, Trained, apply_mean, host_values, mean_norm
 from pppml_fast.experiment.site_job import Job, Private, StoppedError
 from pppml_fast.experiment.site_noise import SiteNoise
 from pppml_fast.experiment.state import memory_of, memory_state, model_sha256
 from pppml_fast.experiment.study import Study
 from pppml_fast.experiment.tracks import algorithm_of
-from pppml_fast.learning import PartyMemory, ServerState, buffers_of, parameters_of
+from pppml_fast.learning import PartyMemory, ServerState, Update, buffers_of, parameters_of
+from pppml_fast.learning.checks import check_finite as check_tensors
+from pppml_fast.learning.objective import LOWER_STEP
 from pppml_fast.site.application import StateId, keeping
 
 __all__ = ["Failed", "Ready", "SiteTraining", "state_id"]
 
-Ready = Callable[[int, int, NDArray[Any], NDArray[np.float32] | None], None]
-"""``ready(round, salt, values, out)``: one flat float array in layout order, and where the mean may be written, as
-`PartyMachine.contribute` takes it: mostly over the values. Called from the training's thread."""
+Ready = Callable[[int, int, Any, Any], None]
+"""``ready(round, salt, values, out)``: one flat float array in layout order, or flat tensors of a GPU, and where the
+mean may be written, as `PartyMachine.contribute` takes it: mostly over the values. Called in the training's thread."""
 Failed = Callable[[Exception], None]
 
 _TORCH = threading.Lock()
@@ -125,8 +126,8 @@ class SiteTraining:
             fresh = self._job = Job(round, salt)
             self._start(fresh, lambda: self._work(fresh, newest))
 
-    def commit(self, round: int, mean: NDArray[np.float32]) -> StateId:
-        """Apply the mean of a round, (layout.size,) float32, to the newest state.
+    def commit(self, round: int, mean: Any) -> StateId:
+        """Apply the mean of a round to the newest state: (layout.size,) float32, or what `from_vector` takes of a GPU.
 
         Raises InputError for another round, another length, NaN and Inf; SiteError when the disk refuses.
         """
@@ -141,8 +142,8 @@ class SiteTraining:
             "seed": self.seed,
             "track": self.track,
             "round": shared.round,
-            "update_norm": float(np.linalg.norm(mean)),
-            **({} if job is None else job.costs()),
+            "update_norm": mean_norm(self.study.layout, mean),
+            **({} if job is None else {"device": str(self.study.device), **job.costs()}),
         }
         private = newest.private if job is None or job.private is None else job.private
         fresh = _kept(shared, private, [*newest.checkpoint.records, record])
@@ -238,7 +239,10 @@ class SiteTraining:
                 self._running = job
                 torch.set_num_threads(self.study.config.threads)
                 result, private = self._train(job, base)
-                noised = None if self.noise is None else self.noise.noised(base.id, job.salt, result.values)
+                if self.noise is not None:
+                    result = result.on_host()  # where noise is drawn
+                update = result.values
+                noised = None if self.noise is None else self.noise.noised(base.id, job.salt, host_values(update))
                 # Nothing is ever spent under `plain`, which encrypts nothing.
                 job.hold(result, noised, spends=self.study.config.aggregation.protocol != "plain")
         except StoppedError:
@@ -261,7 +265,7 @@ class SiteTraining:
         started = time.perf_counter()
         result = own.train(base.shared, job.round, job.salt)
         job.seconds = time.perf_counter() - started
-        check_finite(result.values, self.study.layout.names)
+        _check_finite(result.values, self.study.layout.names)
         if not math.isfinite(result.loss):
             raise InputError(f"the loss of round {job.round} is {result.loss}; lower the step size of {self.track!r}")
         return result, Private(result.memory, own.source.state_dict())
@@ -306,7 +310,7 @@ class SiteTraining:
         state = checkpoint.state
         try:
             shared = self._initial.restore(state["shared"])
-            private = Private(memory_of(state["memory"]), state["source"])
+            private = Private(memory_of(state["memory"], self.study.device), state["source"])
         except (PppmlError, KeyError) as error:
             raise self._foreign(error) from None
         return _Kept(state_id(shared), shared, private, checkpoint)
@@ -360,6 +364,14 @@ class SiteTraining:
             if kept.id.round == round:
                 return kept.private, kept.checkpoint.records
         return self._kept[0].private, self._kept[0].checkpoint.records
+
+
+def _check_finite(values: Update, names: Sequence[str]) -> None:
+    """Raise InputError that names the tensor of an update that holds NaN or Inf, where it lies."""
+    tensors = {name: part for name, part in zip(names, values, strict=True) if isinstance(part, torch.Tensor)}
+    check_tensors(tensors, "the update", LOWER_STEP)
+    if not tensors:
+        check_finite([part for part in values if isinstance(part, np.ndarray)], names)
 
 
 def state_id(shared: ServerState) -> StateId:

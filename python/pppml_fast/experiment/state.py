@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pppml_fast.errors import DataError
-from pppml_fast.learning import PartyMemory, ServerState
+from pppml_fast.learning import PartyMemory, ServerState, on_host
 
 __all__ = ["memory_of", "memory_state", "model_sha256", "pack_state", "unpack_state"]
 
@@ -33,15 +33,16 @@ def memory_state(memory: PartyMemory) -> dict[str, Any]:
     return {"params": memory.params, "buffers": memory.buffers}
 
 
-def memory_of(kept: Mapping[str, Any]) -> PartyMemory:
-    """What `memory_state` wrote."""
-    return PartyMemory(kept["params"], kept["buffers"])
+def memory_of(kept: Mapping[str, Any], device: torch.device) -> PartyMemory:
+    """What `memory_state` wrote, on the device that trains."""
+    params, buffers = ({name: t.to(device) for name, t in kept[group].items()} for group in ("params", "buffers"))
+    return PartyMemory(params, buffers)
 
 
 def pack_state(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     """A JSON value and the tensors it refers to.
 
-    Dictionaries, lists, tuples, tensors, arrays, bytes, scalars.
+    Dictionaries, lists, tuples, tensors of any device, arrays, bytes, scalars. All tensors are copies on the host.
     """
     tensors: dict[str, torch.Tensor] = {}
     return _pack(value, "state", tensors), tensors
@@ -67,7 +68,7 @@ def unpack_state(value: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
 
 def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
-        tensors[name] = value.detach().clone().contiguous()
+        tensors[name] = on_host(value)
         return {"tensor": name}
     if isinstance(value, np.ndarray):
         tensors[name] = torch.from_numpy(np.array(value, order="C"))

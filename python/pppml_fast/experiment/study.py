@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import nn
 
 from pppml_fast.errors import ConfigError
 from pppml_fast.experiment.config import ExperimentConfig
 from pppml_fast.experiment.data import load_parties
-from pppml_fast.experiment.privacy import plan_of
+from pppml_fast.experiment.devices import check_device, check_kernels, torch_device
+from pppml_fast.experiment.privacy import noise_asked, plan_of
 from pppml_fast.experiment.results import PartyInfo
 from pppml_fast.experiment.tracks import algorithm_of, tracks_of
 from pppml_fast.imaging import Case, NetworkSpec, PartyData, SliceBatches, build_network, segmentation_loss
@@ -58,13 +60,28 @@ class Study:
         """Names of the hospitals, in order."""
         return [party.name for party in self.parties]
 
+    @property
+    def device(self) -> torch.device:
+        """Where models, batches and updates are."""
+        return torch_device(self.config.device)
+
+    @property
+    def encrypts_on_device(self) -> bool:
+        """Whether updates are encrypted on a GPU. Noise is drawn on the host: noised updates are encrypted there."""
+        return self.device.type == "cuda" and self.privacy is None
+
     def network(self, seed: int) -> nn.Module:
-        """The initial network of a seed, the same for every method."""
-        return build_network(self.spec, derive_seed(seed, "network"))
+        """The initial network of a seed, the same for every method and, but for where it lies, on every device."""
+        return build_network(self.spec, derive_seed(seed, "network")).to(self.device)
 
     def objective(self, module: nn.Module) -> Objective:
         """The training loss on a network."""
         return Objective(module, segmentation_loss(self.config.task.loss), statistics=self.config.statistics)
+
+    def check_kernels(self, key: str = "device") -> None:
+        """Raise ConfigError where the device, by ``key`` of the configuration, cannot encrypt under the parameters."""
+        if self.encrypts_on_device:
+            check_kernels(self.params, self.device, key)
 
     def infos(self) -> tuple[PartyInfo, ...]:
         """Cases, slices and weight of every hospital."""
@@ -86,10 +103,12 @@ def prepare(config: ExperimentConfig) -> Study:
 
     Raises ConfigError, DataError or ParameterError, one line each.
     """
+    check_device(config.device, encrypts=not noise_asked(config))
     for track in tracks_of(config.board):
         algorithm_of(config, track)
-    parties = load_parties(config.data)
-    return study_of(config, parties)
+    study = study_of(config, load_parties(config.data))
+    study.check_kernels()
+    return study
 
 
 def study_of(config: ExperimentConfig, parties: tuple[PartyData, ...]) -> Study:
@@ -168,8 +187,6 @@ def _check_parties(config: ExperimentConfig, names_seen: list[str]) -> None:
 
 def _check_input(module: nn.Module, config: ExperimentConfig) -> None:
     """One forward pass of a single slice: a network of other channels is found here, not in round 1."""
-    import torch
-
     channels = 2 * config.task.neighbours + 1
     side = max(config.network.multiple, 32)
     try:

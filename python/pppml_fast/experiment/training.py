@@ -2,7 +2,8 @@
 
 Hospitals train one after another in this process. Every random draw has a seed derived from (seed, purpose,
 round, party), so a run that was killed and goes on ends in the same bits as one that was not; but for noise, which is
-always fresh. Every noised sum is entered in the ledger on disk before it is opened, so a round done twice counts twice.
+always fresh, and on a GPU for operations that do not repeat their bits. Every noised sum is entered in the ledger on
+disk before it is opened, so a round done twice counts twice.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ import torch
 from pppml_fast.aggregation.accounting import PrivacyLedger
 from pppml_fast.experiment.checkpoint import Checkpoint, CheckpointFolder
 from pppml_fast.experiment.federation import CheckedFederation
-from pppml_fast.experiment.participant import Participant, apply_mean
+from pppml_fast.experiment.participant import Participant, apply_mean, mean_norm
 from pppml_fast.experiment.progress import Progress, RoundReport
 from pppml_fast.experiment.state import memory_of, memory_state, model_sha256
 from pppml_fast.experiment.study import Study
 from pppml_fast.experiment.tracks import algorithm_of
-from pppml_fast.learning import Algorithm, ServerState, buffers_of, parameters_of
+from pppml_fast.learning import Algorithm, ServerState, buffers_of, parameters_of, synchronize
 
 __all__ = ["TrackResult", "train_track"]
 
@@ -79,7 +80,7 @@ class _Track:
         if self.algorithm.federated:
             self.shared = self.shared.restore(state["shared"])
             for name, one in self.parties.items():
-                one.memory = memory_of(state["memory"][name])
+                one.memory = memory_of(state["memory"][name], self.study.device)
         else:
             self.own = {party: self.own[party].restore(kept) for party, kept in state["own"].items()}
         self.records, self.finished = checkpoint.records, checkpoint.round
@@ -91,6 +92,7 @@ class _Track:
             update = self.parties[name].update(own, self.finished)
             self.own[name] = self.algorithm.apply(own, update.delta, update.buffers)
             losses[name] = update.loss
+        synchronize(self.study.device)
         return _record(losses, time.perf_counter() - started)
 
     def enter_sum(self, folder: CheckpointFolder | None) -> None:
@@ -112,9 +114,9 @@ class _Track:
         federation.compare_models(self.shared)
         for name, one in self.parties.items():
             one.memory = trained[name].memory
-        norm = float(np.linalg.norm(mean.vector.astype(np.float64)))
+        vector = mean.vector.astype(np.float64) if isinstance(mean.vector, np.ndarray) else mean.vector
         losses = {name: result.loss for name, result in trained.items()}
-        return {**_record(losses, seconds), "update_norm": norm, **mean.costs}
+        return {**_record(losses, seconds), "update_norm": mean_norm(self.study.layout, vector), **mean.costs}
 
     def result(self) -> TrackResult:
         if not self.algorithm.federated:

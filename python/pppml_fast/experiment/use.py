@@ -11,6 +11,7 @@ import numpy as np
 
 from pppml_fast.errors import ConfigError, DataError
 from pppml_fast.experiment.cards import Model, load_model, save_model
+from pppml_fast.experiment.devices import check_device
 from pppml_fast.experiment.provenance import utc_now, versions
 from pppml_fast.imaging import (
     Case,
@@ -61,14 +62,16 @@ def personalize_model(
     lr: float | None = None,
     seed: int = 0,
     party: str | None = None,
+    device: str = "cpu",
 ) -> PersonalOutcome:
     """Fit a model to one hospital's training cases and write the personal model's card and tensors to `out`.
 
-    Test cases are scored where there are some and used for nothing else. Raises DataError or ConfigError
-    before anything is written.
+    Test cases are scored where there are some and used for nothing else. `device` is cpu, cuda or cuda:N. Raises
+    DataError or ConfigError before anything is written.
     """
+    where = check_device(device, encrypts=False)
     card = _card_path(out)
-    model = load_model(model_path)
+    model = load_model(model_path).to(where)
     hospital, preprocessing = _hospital(data, party, model.preprocessing)
     rate = model.personal_lr if lr is None else lr
     if not (math.isfinite(rate) and rate > 0):
@@ -83,7 +86,7 @@ def personalize_model(
         augment=model.augment,
         multiple=model.spec.multiple,
     )
-    with seeded(derive_seed(seed, "personal noise", hospital.name)):
+    with seeded(derive_seed(seed, "personal noise", hospital.name), where):
         params, buffers = take_steps(objective, model.params, model.buffers, source, steps=steps, lr=rate)
     personal = replace(
         model,
@@ -109,15 +112,17 @@ def predict_file(
     *,
     window: tuple[float, float] | None = None,
     threshold: float | None = None,
+    device: str = "cpu",
 ) -> PredictOutcome:
     """Segment a CT (NIfTI or DICOM folder) and write the mask on the CT's own grid.
 
-    `window` are the values of black and white where the CT is not in Hounsfield units. Raises DataError or
-    ConfigError before anything is written.
+    `window` are the values of black and white where the CT is not in Hounsfield units, `device` is cpu, cuda or
+    cuda:N. Raises DataError or ConfigError before anything is written.
     """
+    where = check_device(device, encrypts=False)
     if not out.name.endswith((".nii", ".nii.gz")):
         raise DataError(f"{str(out)!r} does not end in .nii or .nii.gz; name the mask so")
-    model = load_model(model_path)
+    model = load_model(model_path).to(where)
     limit = model.threshold if threshold is None else threshold
     if not 0 < limit < 1:
         raise ConfigError(f"threshold = {limit} is not between 0 and 1; 0.5 is usual")

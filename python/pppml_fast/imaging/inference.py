@@ -18,6 +18,7 @@ from pppml_fast.imaging.cases import Case
 from pppml_fast.imaging.metrics import dice, lung_dice
 from pppml_fast.imaging.nifti import Volume
 from pppml_fast.imaging.transforms import Preprocessing, resize_slices
+from pppml_fast.learning import device_of, full_precision
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -36,7 +37,8 @@ def predict_probabilities(
     """Lesion probability (D, H, W) float32 of a volume (D, H, W) in [0, 1].
 
     Slices are padded to a multiple of `multiple` and cropped back; slices larger than `window` are predicted
-    by MONAI's overlapping sliding windows. Raises DataError when the network does not give one channel.
+    by MONAI's overlapping sliding windows. All is computed where the parameters are. Raises DataError when the network
+    does not give one channel.
     """
     depth, height, width = image.shape
     stack = torch.tensor(image, dtype=torch.float32)
@@ -44,7 +46,8 @@ def predict_probabilities(
     table = neighbour_table([depth], neighbours)
     window = round_up(window, multiple)
     result = torch.empty(stack.shape)
-    with torch.no_grad(), _evaluating(module):
+    device = device_of(parameters)
+    with torch.no_grad(), _evaluating(module), full_precision(device):
 
         def network(batch: torch.Tensor) -> torch.Tensor:
             output = functional_call(module, (dict(parameters), dict(buffers)), (batch,))
@@ -53,8 +56,9 @@ def predict_probabilities(
             return torch.as_tensor(output)
 
         for start in range(0, depth, batch_size):
-            logits = _slices_logits(network, stack[table[start : start + batch_size]], window, batch_size)
-            result[start : start + batch_size] = torch.sigmoid(logits)[:, 0]
+            slices = stack[table[start : start + batch_size]].to(device)
+            logits = _slices_logits(network, slices, window, batch_size)
+            result[start : start + batch_size] = torch.sigmoid(logits)[:, 0].cpu()
     return result[:, :height, :width].contiguous().numpy()
 
 

@@ -91,7 +91,7 @@ def build_network(spec: NetworkSpec, seed: int) -> nn.Module:
     """
     kind = _module_class(spec.target)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the processor's alone: others stay as they are
         try:
             return kind(**spec.arguments)
         except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as error:

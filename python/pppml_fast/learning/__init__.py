@@ -10,6 +10,8 @@ One file per algorithm, readable beside its paper: ``fedavg``, ``local``, ``fedp
     updates = {party: algorithm.client(state, objective, source) for party, source in sources.items()}
     mean = aggregate({party: to_vector(layout, update.delta) for party, update in updates.items()})
     state = algorithm.apply(state, from_vector(layout, mean))
+
+A model on a CUDA device (``module.cuda()``) trains there; its updates are tensors of the device, and so is their mean.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from pppml_fast.learning.budget import (
     gradients_per_step,
     steps_for_gradients,
 )
+from pppml_fast.learning.devices import device_of, full_precision, on_host, synchronize
 from pppml_fast.learning.exchange import (
     PartyMemory,
+    Update,
     from_vector,
     layout_of,
     outgoing,
@@ -73,19 +77,23 @@ __all__ = [
     "ServerState",
     "Statistics",
     "TensorBatches",
+    "Update",
     "Variant",
     "buffers_of",
     "common_budget",
     "derive_seed",
+    "device_of",
     "difference_step",
     "fedavg",
     "fedprox",
     "from_vector",
+    "full_precision",
     "gradients_per_step",
     "layout_of",
     "local",
     "merge_statistics",
     "normalization_parameters",
+    "on_host",
     "outgoing",
     "parameters_of",
     "per_fedavg",
@@ -96,6 +104,7 @@ __all__ = [
     "shared_statistics",
     "split_mean",
     "steps_for_gradients",
+    "synchronize",
     "to_float32",
     "to_vector",
     "write_back",

@@ -1,4 +1,7 @@
-"""What travels: the layout of the exchanged tensors, updates as flat vectors, and what stays with a party."""
+"""What travels: the layout of the exchanged tensors, updates as flat vectors, and what stays with a party.
+
+Updates of a model on a CUDA device stay there: as flat tensors, one per tensor of the layout.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils.dlpack import from_dlpack
 
 from pppml_fast.errors import InputError, LayoutMismatchError
 from pppml_fast.layout import Layout
@@ -20,6 +24,7 @@ from pppml_fast.learning.vectors import add, difference
 
 __all__ = [
     "PartyMemory",
+    "Update",
     "from_vector",
     "layout_of",
     "outgoing",
@@ -28,6 +33,9 @@ __all__ = [
     "split_mean",
     "to_vector",
 ]
+
+Update = list[NDArray[np.float32]] | list[torch.Tensor]
+"""An update's tensors in layout order, each flat and float32: arrays in the host's memory, or tensors of one GPU."""
 
 
 def layout_of(tensors: Mapping[str, torch.Tensor], include: Iterable[str] = (), exclude: Iterable[str] = ()) -> Layout:
@@ -57,29 +65,43 @@ def layout_of(tensors: Mapping[str, torch.Tensor], include: Iterable[str] = (), 
     return Layout.from_arrays(chosen)
 
 
-def to_vector(layout: Layout, tensors: Mapping[str, torch.Tensor]) -> list[NDArray[np.float32]]:
-    """The layout's tensors as flat NumPy views, in order: no copy for contiguous tensors in main memory.
+def to_vector(layout: Layout, tensors: Mapping[str, torch.Tensor]) -> Update:
+    """The layout's tensors, flat and in order: NumPy views of main memory, or tensors on their CUDA device.
 
-    Tensors that the layout does not name are left out. Raises LayoutMismatchError when one is missing or has
-    another shape or dtype.
+    Contiguous tensors are not copied, and nothing leaves a CUDA device. Tensors that the layout does not name are left
+    out. Raises LayoutMismatchError when one is missing or has another shape or dtype, InputError when they lie in
+    several places.
     """
     missing = [name for name in layout.names if name not in tensors]
     if missing:
         raise LayoutMismatchError(f"tensor {missing[0]!r} of the layout is missing from the update")
     chosen = {name: tensors[name] for name in layout.names}
     layout.check_same(Layout.from_arrays(chosen), "the update")
+    first = next(iter(chosen.values()), None)
+    for name, tensor in chosen.items():
+        if first is not None and tensor.device != first.device:
+            raise InputError(
+                f"tensor {name!r} lies on {tensor.device}, the first one on {first.device}: an update lies in one "
+                "place; train the whole model on one device"
+            )
+    if first is not None and first.is_cuda:
+        return [tensor.detach().reshape(-1) for tensor in chosen.values()]
     return [tensor.detach().cpu().reshape(-1).numpy() for tensor in chosen.values()]
 
 
-def from_vector(layout: Layout, vector: NDArray[Any]) -> Parameters:
-    """Named float32 tensors from a flat vector of ``layout.size`` values; they share its memory if they can.
+def from_vector(layout: Layout, vector: Any) -> Parameters:
+    """Named float32 tensors from ``layout.size`` values; they share their memory if they can, and stay where they are.
 
-    Raises InputError for another length, and for NaN or Inf, naming the tensor.
+    ``vector`` is a flat array, a flat tensor, device memory that speaks DLPack (`pppml_fast.cuda.DeviceArray`), or a
+    list of flat tensors as `to_vector` gives it. Raises InputError for another length, and for NaN or Inf, naming the
+    tensor.
     """
-    flat = np.asarray(vector)
-    if not flat.flags.writeable:
-        flat = flat.copy()
-    tensors = {name: torch.from_numpy(array) for name, array in layout.unflatten(flat).items()}
+    tensors = _on_device(layout, vector)
+    if tensors is None:
+        flat = np.asarray(vector)
+        if not flat.flags.writeable:
+            flat = flat.copy()
+        tensors = {name: torch.from_numpy(array) for name, array in layout.unflatten(flat).items()}
     check_finite(tensors, "the received value", "discard the sum; a contribution or its weights were not finite")
     return tensors
 
@@ -118,6 +140,28 @@ def remember(seen: ServerState, update: ClientUpdate, layout: Layout) -> PartyMe
     travels = set(layout.names)
     kept = {name: t for name, t in seen.params.items() if name not in travels}
     return PartyMemory(add(kept, update.delta), {name: b for name, b in update.buffers.items() if name not in travels})
+
+
+def _on_device(layout: Layout, vector: Any) -> Parameters | None:
+    """The named tensors of a list of them, or of one in a CUDA device's memory; None for what else there is."""
+    if isinstance(vector, list | tuple) and all(isinstance(item, torch.Tensor) for item in vector):
+        parts, sizes = list(vector), [tensor.size for tensor in layout.tensors]
+        if [part.numel() for part in parts] != sizes:
+            raise InputError(
+                f"{len(parts)} tensors of {sum(part.numel() for part in parts)} values do not fit the layout: expected "
+                f"one for each of its {len(sizes)}, {layout.size} values in all"
+            )
+    elif isinstance(vector, torch.Tensor) or hasattr(vector, "__cuda_array_interface__"):
+        flat = vector if isinstance(vector, torch.Tensor) else from_dlpack(vector)
+        if tuple(flat.shape) != (layout.size,):
+            raise InputError(f"vector of shape {tuple(flat.shape)} does not fit the layout: expected ({layout.size},)")
+        parts = list(flat.split([tensor.size for tensor in layout.tensors]))
+    else:
+        return None
+    return {
+        tensor.name: part.detach().to(torch.float32).reshape(tensor.shape)
+        for tensor, part in zip(layout.tensors, parts, strict=True)
+    }
 
 
 def _patterns(patterns: Iterable[str]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from torch.func import functional_call
 
 from pppml_fast.errors import InputError
 from pppml_fast.learning.checks import check_finite
+from pppml_fast.learning.devices import device_of, full_precision
 from pppml_fast.learning.randomness import remember_randomness, replay_randomness
 from pppml_fast.learning.statistics import Statistics, set_training_mode
 from pppml_fast.learning.types import Batch, Buffers, Parameters
@@ -43,9 +44,10 @@ class Objective:
     """A module and a loss as a function of parameters, buffers and a batch.
 
     The module is copied once and serves as a form: its trainable parameters and its buffers are replaced at
-    every call (frozen parameters are its own), it runs in training mode, and neither it nor any argument is
-    changed. The batch is moved to the device of the parameters. While a call lasts the copy holds the
-    caller's tensors, so threads need one objective each.
+    every call (frozen parameters are its own, so it lies on the device of the parameters), it runs in training
+    mode, and neither it nor any argument is changed. The batch is moved to the device of the parameters; on a
+    GPU convolutions are float32's, see ``devices.full_precision``. While a call lasts the copy holds the caller's
+    tensors, so threads need one objective each.
 
     ``statistics`` is the choice explained in ``pppml_fast.learning.statistics``.
     """
@@ -67,7 +69,7 @@ class Objective:
         Raises InputError when ``params`` are not those of the module or the loss is no scalar.
         """
         self._check_names(params)
-        device = next(iter(params.values())).device
+        device = device_of(params)
         inputs, targets = (tensor.to(device) for tensor in batch)
         # Layers write their running statistics in place, so they get copies; functional_call puts tensors
         # that a layer assigned anew back into the dictionary.
@@ -82,7 +84,7 @@ class Objective:
 
         Raises InputError when the loss or the gradient of a tensor (which it names) is not finite.
         """
-        with torch.enable_grad():
+        with torch.enable_grad(), full_precision(device_of(params)):
             leaves = _leaves(params)
             loss, after = self.with_buffers(leaves, buffers, batch)
             value = self._check_loss(loss, batch)
@@ -99,7 +101,7 @@ class Objective:
         Raises InputError when an operation of the network has no second derivative in torch.
         """
         inputs, targets = batch
-        with torch.enable_grad():
+        with torch.enable_grad(), full_precision(device_of(params)):
             leaves = _leaves(params)
             loss = self(leaves, buffers, (inputs.detach(), targets.detach()))
             self._check_loss(loss, batch)
@@ -126,7 +128,7 @@ class Objective:
         numbers: with two dropout masks the difference would be their noise, divided by a small number.
         """
         step = difference_step(params, vector, delta)
-        device = next(iter(params.values())).device
+        device = device_of(params)
         states = remember_randomness(device)
         ahead = self.gradient(add(params, vector, step), buffers, batch).gradient
         with replay_randomness(states, device):

@@ -1,7 +1,8 @@
 """The server's step: the mean update is the direction; plain averaging by default, momentum by choice.
 
 With ``lr`` 1 and no momentum the next model is the broadcast model plus the mean update, which is FedAvg's
-average of models. With momentum it is FedAvgM (Hsu, Qi, Brown, 2019):
+average of models: one rounding per weight, the same bits on every device. With momentum it is FedAvgM (Hsu, Qi,
+Brown, 2019):
 v <- momentum * v + mean, w <- w + lr * v.
 """
 

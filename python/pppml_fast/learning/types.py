@@ -14,6 +14,7 @@ import torch
 
 from pppml_fast.errors import InputError
 from pppml_fast.layout import Layout
+from pppml_fast.learning.devices import on_host
 
 if TYPE_CHECKING:
     from pppml_fast.learning.objective import Objective
@@ -61,13 +62,13 @@ class ServerState:
     optimizer: Parameters = field(default_factory=dict)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """The state as one flat dictionary of tensors, ready for ``torch.save`` or safetensors."""
+        """The state as one flat dictionary of copies in the host's memory, for ``torch.save`` or safetensors."""
         groups = {"params": self.params, "buffers": self.buffers, "optimizer": self.optimizer}
-        flat = {f"{group}/{name}": t.clone() for group, tensors in groups.items() for name, t in tensors.items()}
+        flat = {f"{group}/{name}": on_host(t) for group, tensors in groups.items() for name, t in tensors.items()}
         return {"round": torch.tensor(self.round, dtype=torch.int64), **flat}
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> ServerState:
-        """The state that ``state_dict`` wrote, in the order of names of this one.
+        """The state that ``state_dict`` wrote, in the order of names and on the device of this one.
 
         ``self`` is the state of round 0, from ``algorithm.init``. It fixes the order, because files such as
         safetensors sort their tensors while a layout depends on their order. Raises LayoutMismatchError when
@@ -82,7 +83,7 @@ class ServerState:
         Layout.from_arrays(mine).check_same(Layout.from_arrays(ordered), "the saved state")
 
         def group(prefix: str, like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            return {name: ordered[f"{prefix}/{name}"].to(t.device, copy=True) for name, t in like.items()}
+            return {name: torch.empty_like(t).copy_(ordered[f"{prefix}/{name}"]) for name, t in like.items()}
 
         return ServerState(
             group("params", self.params),

@@ -6,9 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pppml_fast.aggregation.standing import StateId
 from pppml_fast.errors import PppmlError, SiteError
 
@@ -31,14 +28,16 @@ class Application(Protocol):
         """Begin to train in the background from the newest state, whose ``round`` is this one; return at once.
 
         The result goes to the runtime's ``ready(round, salt, values, out)``, a failure to its ``failed(error)``. Salt 0
-        gives the same update each time, after a restart too; every other salt other draws: the last update was spent. A
-        call for the round and salt that is being trained, or is trained and not yet committed, gives that result again.
+        gives the same update each time, after a restart too, up to roundings of a GPU; every other salt other draws:
+        the last update was spent. A call for the round and salt that is being trained, or is trained and not yet
+        committed, gives that result again.
         """
 
-    def commit(self, round: int, mean: NDArray[np.float32]) -> StateId:
+    def commit(self, round: int, mean: Any) -> StateId:
         """Apply the weighted mean of a round to the newest state and keep the result.
 
-        ``mean`` is the round's ``out``, where one was given: often the memory of the update that was handed in.
+        ``mean`` is the round's ``out``, where one was given: often the memory of the update that was handed in, and on
+        its device. Else it is float32 (length,), beside where the update lay.
         """
 
     def export(self, state: StateId) -> bytes:

@@ -1,8 +1,10 @@
 """From which random draws a member trains: no update is computed twice once it may have been released.
 
 Training is deterministic, so that a member that restarts computes the same update again and the federation loses
-nothing. That must not happen with an update which the journal calls spent, nor where the disk, journal included, is an
-old one: the others tell what this member has signed, and until all of them were heard, draws are fresh ones.
+nothing. That must not happen in a round of which the journal calls an update spent: the same draws give the same update
+only up to roundings, which a GPU, other libraries or another number of threads change, and then no ledger knows it
+again. Nor where the disk, journal included, is an old one: the others tell what this member has signed, and until all
+of them were heard, draws are fresh ones.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ class Draws:
     def salt(self, round: int) -> int:
         """The salt to train a round with; the same until the round is over or its update spent."""
         if round not in self._salts:
+            if self._ledger.has_spent(round) and not self._ledger.needs_fresh_draws(round):
+                self.spend(round, f"an update of round {round} was released before this member was started again")
             repeatable = self._heard_everyone and not self._ledger.needs_fresh_draws(round)
             self._salts = {round: 0 if repeatable else 1 + secrets.randbits(62)}
         return self._salts[round]
