@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,29 @@ def end_to_end(length: int) -> dict[str, float]:
     }
 
 
+def through_aggregators(length: int) -> dict[str, float]:
+    """What a ring or a star asks of a device: an update's identity, and its encryption chunk by chunk, by the clock."""
+    device = Device("p31")
+    weights = cuda.DeviceArray.from_host((torch.randn(length) * 0.3).numpy())
+    identify = median_ms(lambda: cuda.tag_pieces(weights, KEY[:16], 1 << 16))
+    blocks, step = device.params.block_count(length), 120
+    out = bytearray(int(device.host.packed_bytes(length, True, 0, min(step, blocks))))
+
+    def pieces() -> None:
+        made = cuda.encrypt_in_pieces(pf.CollectiveKey.generate(device.params), weights, KEY)
+        for first in range(0, blocks, step):
+            last = min(first + step, blocks)
+            made.write(first, last, memoryview(out)[: made.packed_bytes(first, last)])
+
+    began = time.perf_counter()
+    pieces()
+    seconds = time.perf_counter() - began
+    return {
+        "identify an update, 1e9 weights/s": length / identify / 1e6,
+        "encrypt p31 in chunks to host memory, 1e9 weights/s": length / seconds / 1e9,
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the CUDA kernels.")
     parser.add_argument("out", type=Path)
@@ -194,6 +218,7 @@ def main() -> None:
     for name in ("p31", "compact", "p50", "p62"):
         figures |= rates(name, length)
     figures |= end_to_end(length)
+    figures |= through_aggregators(length)
     torch.cuda.empty_cache()
     figures |= whole_model(arguments.parameters)
     figures["encrypt p31, 1e9 weights/s"] = figures["encrypt p31 to bytes, 1e9 weights/s"]
