@@ -76,6 +76,11 @@ class Process:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def heard_out(self) -> bool:
+        """Whether the process has ended and all that it told was read."""
+        return not self.alive and (self._reader is None or not self._reader.is_alive())
+
+    @property
     def status(self) -> int | None:
         return None if self._process is None else self._process.poll()
 
@@ -206,7 +211,11 @@ class RealFederation:
             proxy.stop()
 
     def judge(self) -> None:
-        """Let the checks take what was told since: first what went into sums, then what came out."""
+        """Let the checks take what was told since: first what went into sums, then what came out.
+
+        While processes run, one's lines may have been read and those of another that led to them not.
+        """
+        over = all(node.heard_out for node in self.nodes.values())
         fresh = []
         for name, node in self.nodes.items():
             upto = len(node.lines)
@@ -216,6 +225,8 @@ class RealFederation:
         for name, line in sorted(fresh, key=lambda pair: order.get(pair[1]["what"], 2)):
             if name != RELAY:
                 self.checks.take(name, line)
+        if over:
+            self.checks.settle()
 
     def _make_keys(self) -> dict[str, SiteKeys]:
         authority = self.authority

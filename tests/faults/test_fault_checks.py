@@ -56,6 +56,29 @@ def test_a_wrong_sum_is_wrong() -> None:
     assert not checks.exact
 
 
+def test_a_sum_waits_for_terms_that_are_told_later_and_is_wrong_without_them() -> None:
+    """The lines of one party may be read before those of another that led to them."""
+    other = make_checks()
+    mean = contribute(other)
+    for told, wrong in ((NAMES, 0), (NAMES[:2], 1)):
+        checks = make_checks()
+        tell(checks, "site0", "accepted", live=NAMES, mean=mean)
+        for name in told:
+            tell(checks, name, "contributed", salt=0)
+        assert (checks.wrong, len(checks.exact)) == ([], 1 - wrong)
+        checks.settle()
+        assert len(checks.wrong) == wrong
+        assert not wrong or "['site2'] put nothing in" in checks.wrong[0]
+
+
+def test_a_wrong_sum_is_wrong_whichever_is_told_first() -> None:
+    checks = make_checks()
+    tell(checks, "site0", "accepted", live=NAMES, mean=sha256(b"something else").hexdigest())
+    contribute(checks)
+    assert len(checks.wrong) == 1
+    assert not checks.exact
+
+
 def test_two_sums_of_one_attempt_are_wrong() -> None:
     checks = make_checks()
     mean = contribute(checks)
