@@ -287,6 +287,18 @@ class RealFederation:
                 self.nodes[name].config["addresses"] = {**others, **self.nodes[name].config["addresses"]}
 
 
+def _await_stop(pid: int) -> None:
+    """Return once no thread of a process that was sent SIGSTOP does anything any more, not even a write it had begun."""
+    while True:
+        with contextlib.suppress(OSError):  # a thread ended while it was looked at
+            stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+            if all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats):
+                return
+        if not Path(f"/proc/{pid}").exists():
+            return
+        time.sleep(0.002)
+
+
 class Backups:
     """Older copies of disks. A running process is stopped while its disk is copied, as a snapshot would."""
 
@@ -298,7 +310,7 @@ class Backups:
         running = node.alive and not node.stopped
         if running:
             os.kill(node.pid, signal.SIGSTOP)
-            time.sleep(0.02)
+            _await_stop(node.pid)
         copies = self._copies.setdefault(node.name, [])
         target = node.folder / f"backup-{len(copies)}-{time.monotonic_ns()}"
         shutil.copytree(node.disk, target)
