@@ -486,6 +486,6 @@ print("done")
 @pytest.mark.parametrize("script", [FORK, BUSY_FORK, EXIT], ids=["fork", "busy fork", "exit"])
 def test_pads_end_with_their_process(script: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=900, check=False
     )
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -133,7 +133,7 @@ def test_real_processes_sum_through_a_fault_and_end(tmp_path: Path) -> None:
     program = Path(__file__).with_name("run.py")
     command = [sys.executable, str(program), "--rounds", "1", "--seed", "3", "--lanes", "1", "--size", "5000"]
     done = subprocess.run(
-        [*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+        [*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=900, check=False
     )
     last = done.stdout.splitlines()[-1]
     assert done.returncode == 0, done.stdout + done.stderr
@@ -146,7 +146,7 @@ def test_an_audit_line_is_whole_whatever_the_message(tmp_path: Path) -> None:
     """A pipe takes lines of up to 4096 bytes at once."""
     here = Path(__file__).parent
     code = "import paths, light_party, sys; light_party.Audit(1)('refused', reason='\\u00e4' * 9000)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=here, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=here, timeout=900, check=True)
     line = json.loads(done.stdout)
     assert len(done.stdout) <= 4096
     assert line["what"] == "refused"
