@@ -60,8 +60,10 @@ class Lab(AbstractContextManager["Lab"]):
         return ["ip", "netns", "exec", self._name("shared" if self.mbit is None else party), *command]
 
     def addresses(self, port: int) -> dict[str, str]:
-        """Where each party listens: its own host at ``port``, or one host from ``port`` on; where that is this machine's,
-        which others use too, at ports that nobody listens at now."""
+        """Where each party listens: its own host at ``port``, or one host from ``port`` on.
+
+        Where that host is this machine's own, which others use too: at ports that nobody listens at now.
+        """
         if self.mbit is not None:
             return {name: f"{_host(index)}:{port}" for index, name in enumerate(self._parties)}
         if not self._isolated:
