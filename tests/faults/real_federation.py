@@ -288,7 +288,7 @@ class RealFederation:
 
 
 def _await_stop(pid: int) -> None:
-    """Return once no thread of a process that was sent SIGSTOP does anything, not even end a write that it had begun."""
+    """Return once no thread of a process that was sent SIGSTOP does anything, not even end a write it had begun."""
     while True:
         with contextlib.suppress(OSError):  # a thread ended while it was looked at
             stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
