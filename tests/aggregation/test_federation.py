@@ -112,7 +112,7 @@ def test_threads_meet_in_a_sum() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(600)
         assert set(totals) == set(NAMES[:3])
         assert len({total.tobytes() for total in totals.values()}) == 1
         assert totals["north"][0] == pytest.approx(0.3, abs=1e-4)
@@ -133,7 +133,7 @@ def test_threads_all_receive_the_error_and_wrong_weights_are_refused() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(600)
         assert len(errors) == 3
         assert all("'east'" in error for error in errors)
         with pytest.raises(ProtocolError, match=r"is not the roster's"):

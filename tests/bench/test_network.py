@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from pppml_fast.aggregation.roster import Member, Roster, SessionOptions
 from pppml_fast.aggregation.standing import StateId
 from pppml_fast.bench import network
+from pppml_fast.bench.network_lab import Lab
 from pppml_fast.bench.network_party import Spec, _Vector, expected_mean, tile_of
 from pppml_fast.bench.network_report import Result, Run, Shape, verdicts
 from pppml_fast.bench.network_split import STEPS, Split
@@ -37,6 +39,16 @@ def test_three_parties_over_loopback(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert {party for run in found["rounds"] for party in run["parties"]} == {"north", "east", "south"}
     printed = capsys.readouterr().out.splitlines()
     assert printed[-3:] == found["verdicts"] and len(printed) > 10
+
+
+def test_a_port_that_another_program_has_is_left_to_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, Lab(["a", "b"], None, isolated=False) as lab:
+        port = taken.getsockname()[1]
+        addresses = lab.addresses(port)
+        assert list(addresses) == ["a", "b"] and len(set(addresses.values())) == 2
+        assert f"127.0.0.1:{port}" not in addresses.values()
+        for address in addresses.values():
+            socket.create_server(("127.0.0.1", int(address.rpartition(":")[2]))).close()
 
 
 def test_shaped_links_are_left_out_where_namespaces_are_refused(

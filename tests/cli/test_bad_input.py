@@ -174,7 +174,7 @@ def test_models_and_volumes(pppml: Any, trained: Path, tmp_path: Path) -> None:
 def test_a_real_process_refuses_the_same_way(config: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pppml_fast.cli", "run", str(config), "--out", str(tmp_path / "run")]
     done = subprocess.run(
-        [*command, "--set", "data.path='none.npz'"], capture_output=True, text=True, timeout=120, check=False
+        [*command, "--set", "data.path='none.npz'"], capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1 and "none.npz" in done.stderr

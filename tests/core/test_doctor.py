@@ -288,7 +288,7 @@ def test_the_module_runs_without_the_command_line(backend: str, code: int, last:
         [sys.executable, "-m", "pppml_fast.doctor"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
         check=False,
         env={**os.environ, "PPPML_BACKEND": backend},
     )

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,17 @@ def block_bytes(params: pf.CkksParams) -> int:
     return params.ring_dimension * len(params.primes) * int(params._scheme.word_bytes)
 
 
-def wait_for(condition: Any, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The core's, for a while: pads come as slowly on many processors as on one."""
+    before = pf.get_num_threads()
+    pf.set_num_threads(1)
+    yield
+    pf.set_num_threads(before)
+
+
+def wait_for(condition: Any) -> None:
+    end = time.monotonic() + 300  # pads are made at the lowest priority: on a busy machine, seldom
     while not condition():
         assert time.monotonic() < end, "the pads did not come"
         time.sleep(0.001)
@@ -117,24 +127,45 @@ def test_a_refused_turn_leaves_zeros_and_no_key_whose_ciphertext_others_may_have
         key.encrypt_onto(None, x, CONTEXT)
 
 
-def test_pads_come_in_the_background_and_encryption_does_not_wait_for_the_rest() -> None:
+def test_pads_come_in_the_background_and_encryption_does_not_wait_for_the_rest(one_thread: None) -> None:
     params = params_of()
     length = 6_000 * 2048
-    key, x = pf.CollectiveKey.generate(params), np.zeros(length, np.float32)
-    key.prepare(CONTEXT, length)
-    wait_for(lambda: key.prepared_fraction > 0)
-    ciphertext = key.encrypt(x, CONTEXT)
-    assert 0 < key.prepared_fraction < 1, "this machine made 12 million pads at once"
-    assert not pf.CollectiveKey.sum([key]).decrypt(ciphertext, integers=True).any()
+    x, fractions = np.zeros(length, np.float32), list[float]()
+    # Whoever is kept from the processor between two lines finds all pads made: it is enough to be in time once.
+    while len(fractions) < 50 and not any(0 < fraction < 1 for fraction in fractions):
+        key = pf.CollectiveKey.generate(params)
+        key.prepare(CONTEXT, length)
+        wait_for(lambda key=key: key.prepared_fraction > 0)
+        ciphertext = key.encrypt(x, CONTEXT)
+        fractions.append(key.prepared_fraction)
+        assert not pf.CollectiveKey.sum([key]).decrypt(ciphertext, integers=True).any()
+    assert 0 < fractions[-1] < 1, "encryption waits for all pads, or 12 million are made at once here"
     wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "pppml pads"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux alone")
-def test_pads_are_made_at_the_lowest_priority() -> None:
+def test_pads_are_made_at_the_lowest_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, priorities = _native.PadStore, dict[int, int]()
+
+    class Watched:
+        """Notes with which priority which thread fills it."""
+
+        def __init__(self, *arguments: Any) -> None:
+            self.store = real(*arguments)
+
+        def fill(self) -> None:
+            thread = threading.get_native_id()
+            priorities[thread] = os.getpriority(os.PRIO_PROCESS, thread)
+            self.store.fill()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.store, name)
+
+    monkeypatch.setattr(_native, "PadStore", Watched)
     key = pf.CollectiveKey.generate(params_of())
-    key.prepare(CONTEXT, 20_000 * 2048)
-    (thread,) = (thread for thread in threading.enumerate() if thread.name == "pppml pads")
-    wait_for(lambda: os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) == 19)
+    key.prepare(CONTEXT, 5 * 2048)
+    wait_for(lambda: key.prepared_fraction == 1)
+    assert list(priorities.values()) == [19] and threading.get_native_id() not in priorities
     assert os.getpriority(os.PRIO_PROCESS, 0) < 19
     key.destroy()
 
@@ -317,21 +348,28 @@ def test_a_limit_of_pads_is_a_number_of_bytes(limit: Any) -> None:
     assert key.prepared_fraction == 1
 
 
-def test_a_store_is_filled_by_one_thread() -> None:
+def test_a_store_is_filled_by_one_thread(one_thread: None) -> None:
     params = params_of()
-    key = fixed_key(params)
-    native = _native.PadStore(params._scheme, key._secret, key._noise, SEED, 10_000 * 2048, 10_000)
-    thread = threading.Thread(target=native.fill)
-    thread.start()
-    wait_for(lambda: native.ready > 0)
-    with pytest.raises(_native.RequirementError, match="being filled already"):
-        native.fill()
-    assert 0 < native.halt() <= native.capacity == 10_000
-    native.wipe()
-    thread.join()
-    assert native.ready == 0
-    native.fill()  # a wiped store stays empty
-    assert native.ready == 0
+    key, refused = fixed_key(params), False
+    for _ in range(50):  # until the second comes before the first has filled all of it
+        native = _native.PadStore(params._scheme, key._secret, key._noise, SEED, 10_000 * 2048, 10_000)
+        thread = threading.Thread(target=native.fill)
+        thread.start()
+        wait_for(lambda native=native: native.ready > 0)
+        try:
+            native.fill()
+        except _native.RequirementError as error:
+            assert "being filled already" in str(error)
+            refused = True
+        assert 0 < native.halt() <= native.capacity == 10_000
+        native.wipe()
+        thread.join()
+        assert native.ready == 0
+        native.fill()  # a wiped store stays empty
+        assert native.ready == 0
+        if refused:
+            break
+    assert refused
 
 
 # --- forks and the end ------------------------------------------------------------------------------------------------
@@ -448,6 +486,6 @@ print("done")
 @pytest.mark.parametrize("script", [FORK, BUSY_FORK, EXIT], ids=["fork", "busy fork", "exit"])
 def test_pads_end_with_their_process(script: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=900, check=False
     )
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

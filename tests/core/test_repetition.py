@@ -148,7 +148,7 @@ out.write(report())
 def test_forks_share_no_randomness(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Parent, two children, a grandchild, and the parent again.
     monkeypatch.setenv("PPPML_BACKEND", backend)
-    run = subprocess.run([sys.executable, "-c", FORK], capture_output=True, timeout=60, check=False)
+    run = subprocess.run([sys.executable, "-c", FORK], capture_output=True, timeout=900, check=False)
     assert run.returncode == 0 and len(run.stdout) == 5 * 4 * 2048 * 8, (run.stderr, run.stdout[-100:])
     reports = np.frombuffer(run.stdout, "<i8").reshape(5, 4, 2048)
     laws = [GAUSSIAN["collective_secret"], TERNARY, GAUSSIAN["collective_error"], GAUSSIAN["error"]]

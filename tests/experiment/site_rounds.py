@@ -59,7 +59,7 @@ class DrivenSite:
 
     def handed_in(self, round: int, salt: int = 0) -> Result:
         """The update that comes next and where its mean may go."""
-        got = self.results.get(timeout=60)
+        got = self.results.get(timeout=600)
         if isinstance(got, Exception):
             raise got
         assert got[:2] == (round, salt)

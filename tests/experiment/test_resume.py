@@ -36,7 +36,7 @@ def run(config: Path, out: Path, kill_at: int) -> subprocess.CompletedProcess[st
     roots = [str(Path(root).parent) for root in pppml_fast.__path__]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*roots, os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-c", RUN, str(config), str(out), str(kill_at)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, check=False)
 
 
 def test_killed_twice_and_the_same_bits(npz: Path, finished: tuple[RunResult, Path], tmp_path: Path) -> None:

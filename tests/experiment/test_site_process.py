@@ -43,7 +43,7 @@ def rounds(count: int) -> Drive:
             number = site.states[0].round
             events.emit(EventKind.TRAINING, round=number, salt=0)
             site.train(number, 0)
-            assert results.get(timeout=60)[:2] == (number, 0)
+            assert results.get(timeout=600)[:2] == (number, 0)
             site.commit(number, np.full(given.study.layout.size, 1e-3, np.float32))
 
     return drive

@@ -150,7 +150,7 @@ def test_sites_from_files_leave_the_files_of_the_run_in_one_process(base: Path) 
     for number in range(2):
         for training in trainings.values():
             training.train(number, 0)
-        updates = dict(results.get(timeout=60) for _ in NAMES)
+        updates = dict(results.get(timeout=600) for _ in NAMES)
         mean = mean_of(study, updates, number)
         for training in trainings.values():
             training.commit(number, mean)

@@ -267,12 +267,12 @@ def test_a_training_that_is_no_longer_wanted_ends_at_its_next_batch(
 
     def waits() -> Any:
         reached.set()
-        assert go_on.wait(60)
+        assert go_on.wait(600)
         return draw()
 
     monkeypatch.setattr(source, "draw", waits)
     site.training.train(0, 0)
-    assert reached.wait(60)
+    assert reached.wait(600)
     site.training.train(0, 3)
     go_on.set()
     salted = site.result(0, 3)

@@ -11,8 +11,8 @@ from real_federation import RealFederation
 
 __all__ = ["WAIT_S", "Attended"]
 
-WAIT_S = 60.0
-"""For a machine that does other things; nothing takes so long when all is well."""
+WAIT_S = 300.0
+"""For a machine that does other things; seconds are enough when all is well."""
 Line = dict[str, Any]
 
 

@@ -40,7 +40,8 @@ def expected_mean(
 class Checks:
     """Takes the lines of all parties in the order each told them. ``wrong`` and ``double_share`` say what broke a rule.
 
-    ``weights`` by name, of all members; ``expected`` are kinds of lines that count as wrong unless somebody lies.
+    ``weights`` by name, of all members; ``expected`` are kinds of lines that count as wrong unless somebody lies. One
+    party's lines may be ahead of another's: a sum whose terms are not told yet waits for them, until `settle`.
     """
 
     params: CkksParams
@@ -63,6 +64,7 @@ class Checks:
         self._committed: dict[Where, str] = {}
         self._thresholds: dict[Where, int] = {}
         self._bad: set[str] = set()
+        self._early: list[tuple[str, Where, tuple[str, ...], str]] = []
 
     @property
     def abandoned(self) -> int:
@@ -80,6 +82,7 @@ class Checks:
         if what == "contributed":
             self._salts[name, where] = int(line["salt"])
             self.attempts.add(where)
+            self._resume(where)
         elif what == "attempt_began":
             self._thresholds[where] = attempt_threshold(len(line["live"]), len(self._names), None)
         elif what == "share":
@@ -90,6 +93,20 @@ class Checks:
             self._same(self._committed, where, str(line["hash"]), name)
         elif what == "round_finished":
             self._same(self._digests, where, (str(line["transcript"]), str(line["root"])), name)
+
+    def settle(self) -> None:
+        """All have told everything: what still waits for somebody's term was added up without one."""
+        for name, where, live, _ in self._early:
+            missing = [member for member in live if (member, where) not in self._salts]
+            self._complain(f"{name} accepts a sum of {live} for {where}; {missing} put nothing in")
+        self._early.clear()
+
+    def _resume(self, where: Where) -> None:
+        """A term of an attempt is known: judge the sums that others told of before."""
+        early = [sum_ for sum_ in self._early if sum_[1] == where]
+        self._early = [sum_ for sum_ in self._early if sum_[1] != where]
+        for sum_ in early:
+            self._judge_sum(*sum_)
 
     def _share(self, name: str, where: Where, receiver: int, digest: str) -> None:
         frames = self._shares[name, where, receiver]
@@ -106,11 +123,13 @@ class Checks:
 
     def _accepted(self, name: str, where: Where, live: tuple[str, ...], mean: str) -> None:
         self._same(self._sums, where, (live, mean), name)
+        self._judge_sum(name, where, live, mean)
+
+    def _judge_sum(self, name: str, where: Where, live: tuple[str, ...], mean: str) -> None:
         if where in self.exact:
             return
-        missing = [member for member in live if (member, where) not in self._salts]
-        if missing:
-            self._complain(f"{name} accepts a sum of {live} for {where}; {missing} put nothing in")
+        if any((member, where) not in self._salts for member in live):
+            self._early.append((name, where, live, mean))
             return
         salts = {member: self._salts[member, where] for member in live}
         right = sha256(expected_mean(self.params, self.weights, where[1], salts, self.size)).hexdigest()

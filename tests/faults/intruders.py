@@ -27,7 +27,7 @@ __all__ = ["Credentials", "Door", "control_flood", "noise", "opening", "reset_fl
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 Flood = Callable[[], Iterator[bytes]]
-_ANSWER_S = 20.0
+_ANSWER_S = _PATIENCE_S = 60.0
 
 
 class Credentials(NamedTuple):
@@ -82,10 +82,10 @@ class Door:
     def flood(self, data: Flood, seconds: float, credentials: Credentials | None = None) -> int:
         """Send as fast as the node reads, on one connection after another, with TLS where there are credentials.
 
-        Bytes sent.
+        For so many seconds, and on until anything was sent at all. Bytes sent.
         """
         until, sent = time.monotonic() + seconds, 0
-        while time.monotonic() < until:
+        while time.monotonic() < until or (not sent and time.monotonic() < until + _PATIENCE_S):
             with contextlib.suppress(OSError), self._reach(credentials) as connection:
                 connection.settimeout(0.5)
                 for piece in data():

@@ -76,6 +76,11 @@ class Process:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def heard_out(self) -> bool:
+        """Whether the process has ended and all that it told was read."""
+        return not self.alive and (self._reader is None or not self._reader.is_alive())
+
+    @property
     def status(self) -> int | None:
         return None if self._process is None else self._process.poll()
 
@@ -206,7 +211,11 @@ class RealFederation:
             proxy.stop()
 
     def judge(self) -> None:
-        """Let the checks take what was told since: first what went into sums, then what came out."""
+        """Let the checks take what was told since: first what went into sums, then what came out.
+
+        While processes run, one's lines may have been read and those of another that led to them not.
+        """
+        over = all(node.heard_out for node in self.nodes.values())
         fresh = []
         for name, node in self.nodes.items():
             upto = len(node.lines)
@@ -216,6 +225,8 @@ class RealFederation:
         for name, line in sorted(fresh, key=lambda pair: order.get(pair[1]["what"], 2)):
             if name != RELAY:
                 self.checks.take(name, line)
+        if over:
+            self.checks.settle()
 
     def _make_keys(self) -> dict[str, SiteKeys]:
         authority = self.authority
@@ -276,6 +287,18 @@ class RealFederation:
                 self.nodes[name].config["addresses"] = {**others, **self.nodes[name].config["addresses"]}
 
 
+def _await_stop(pid: int) -> None:
+    """Return once no thread of a process that was sent SIGSTOP does anything, not even end a write it had begun."""
+    while True:
+        with contextlib.suppress(OSError):  # a thread ended while it was looked at
+            stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+            if all(stat.rpartition(")")[2].split()[0] in "TtZX" for stat in stats):
+                return
+        if not Path(f"/proc/{pid}").exists():
+            return
+        time.sleep(0.002)
+
+
 class Backups:
     """Older copies of disks. A running process is stopped while its disk is copied, as a snapshot would."""
 
@@ -287,7 +310,7 @@ class Backups:
         running = node.alive and not node.stopped
         if running:
             os.kill(node.pid, signal.SIGSTOP)
-            time.sleep(0.02)
+            _await_stop(node.pid)
         copies = self._copies.setdefault(node.name, [])
         target = node.folder / f"backup-{len(copies)}-{time.monotonic_ns()}"
         shutil.copytree(node.disk, target)

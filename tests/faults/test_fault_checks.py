@@ -56,6 +56,29 @@ def test_a_wrong_sum_is_wrong() -> None:
     assert not checks.exact
 
 
+def test_a_sum_waits_for_terms_that_are_told_later_and_is_wrong_without_them() -> None:
+    """The lines of one party may be read before those of another that led to them."""
+    other = make_checks()
+    mean = contribute(other)
+    for told, wrong in ((NAMES, 0), (NAMES[:2], 1)):
+        checks = make_checks()
+        tell(checks, "site0", "accepted", live=NAMES, mean=mean)
+        for name in told:
+            tell(checks, name, "contributed", salt=0)
+        assert (checks.wrong, len(checks.exact)) == ([], 1 - wrong)
+        checks.settle()
+        assert len(checks.wrong) == wrong
+        assert not wrong or "['site2'] put nothing in" in checks.wrong[0]
+
+
+def test_a_wrong_sum_is_wrong_whichever_is_told_first() -> None:
+    checks = make_checks()
+    tell(checks, "site0", "accepted", live=NAMES, mean=sha256(b"something else").hexdigest())
+    contribute(checks)
+    assert len(checks.wrong) == 1
+    assert not checks.exact
+
+
 def test_two_sums_of_one_attempt_are_wrong() -> None:
     checks = make_checks()
     mean = contribute(checks)
@@ -110,7 +133,7 @@ def test_real_processes_sum_through_a_fault_and_end(tmp_path: Path) -> None:
     program = Path(__file__).with_name("run.py")
     command = [sys.executable, str(program), "--rounds", "1", "--seed", "3", "--lanes", "1", "--size", "5000"]
     done = subprocess.run(
-        [*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+        [*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=900, check=False
     )
     last = done.stdout.splitlines()[-1]
     assert done.returncode == 0, done.stdout + done.stderr
@@ -123,7 +146,7 @@ def test_an_audit_line_is_whole_whatever_the_message(tmp_path: Path) -> None:
     """A pipe takes lines of up to 4096 bytes at once."""
     here = Path(__file__).parent
     code = "import paths, light_party, sys; light_party.Audit(1)('refused', reason='\\u00e4' * 9000)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=here, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=here, timeout=900, check=True)
     line = json.loads(done.stdout)
     assert len(done.stdout) <= 4096
     assert line["what"] == "refused"

@@ -21,7 +21,7 @@ import pytest
 pytest.importorskip("grpc")
 
 import grpc
-from attended import Attended
+from attended import WAIT_S, Attended
 from intruders import PREFACE, Credentials, Door, Flood, control_flood, noise, opening, reset_flood
 from real_federation import RELAY, RealFederation
 
@@ -49,7 +49,7 @@ class Attacked(Attended):
         keys, authority = self.federation.keys, self.federation.authority
         for node in self.federation.nodes.values():
             # As at a hospital: nothing is given up for an attack that takes the processors for a while.
-            node.config |= {"timing": {"patience": 8.0, "handshake": 20.0}, "grace_s": 10.0, "keepalive_s": 10.0}
+            node.config |= {"timing": {"patience": 20.0, "handshake": 60.0}, "grace_s": 30.0, "keepalive_s": 30.0}
         self.node.config["files"] = FILES
         public = keys[self.name].identity.public
         self.door = Door(self.name, self.federation.ports[self.name], public, authority.certificate, folder)
@@ -176,7 +176,7 @@ def test_the_rounds_of_the_others_go_on_while_a_members_keys_send_garbage(star: 
     others = [name for name in star.names if name != MEMBER]
     victim = star.federation.nodes[MEMBER]
     victim.order(stop=1)
-    assert victim.reap()
+    assert victim.reap(WAIT_S)
     star.mark()
     star.watch_memory(star.name)
     try:

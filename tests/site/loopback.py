@@ -33,7 +33,7 @@ from pppml_fast.transport.grpc_links import GrpcLinks
 RELAY = "relay"
 SIZE = 9000
 TIMING = Timing(patience=20.0, handshake=20.0, linger=1.0, heartbeat=0.5, retry=0.1)
-WAIT_S = 90.0
+WAIT_S = 300.0
 
 
 class Tap:

@@ -105,7 +105,7 @@ def test_one_that_sends_faster_than_the_node_works_is_held_up_alone(size: int) -
     assert sent <= bound
     driven.on_message("honest", b"y")
     driven.stop()
-    thread.join(10)
+    thread.join(300)
     assert not thread.is_alive()
 
 
@@ -130,11 +130,15 @@ def test_rounds_go_on_beside_a_member_that_sends_garbage_at_line_rate(tmp_path: 
     pytest.importorskip("grpc")
     script = Path(__file__).with_name("flooded_star.py")
     run = subprocess.run(
-        [sys.executable, str(script), str(tmp_path), what], capture_output=True, text=True, timeout=180, check=False
+        [sys.executable, str(script), str(tmp_path), what, str(least)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
     report = json.loads(run.stdout.splitlines()[-1])
-    assert report["rounds"] == [6]
+    assert report["rounds"] == [report["end"]] and report["end"] >= 6
     assert report["abandoned"] == 0
     assert report["messages"] >= least, report
     assert report["refused"] >= least // 2, report

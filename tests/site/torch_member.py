@@ -75,7 +75,8 @@ def main() -> None:
     progress = [event.fields for event in heard if event.kind is EventKind.PROGRESS]
     assert progress[-1]["chunks"] == progress[-1]["back"] == progress[-1]["of"] > 1
     assert min(progress[-1]["bytes_in"].values()) > 0 and set(progress[-1]["bytes_out"]) == set(names) - {name}
-    print(f"{name} rounds={rounds} exact={rounds} weights={size} seconds={seconds:.2f}")
+    # The ranks share one pipe, unbuffered: a line and its end are one write, or another's line comes between.
+    sys.stdout.write(f"{name} rounds={rounds} exact={rounds} weights={size} seconds={seconds:.2f}\n")
     job.destroy_process_group()
 
 

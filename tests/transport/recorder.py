@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-PATIENCE_S = 60.0  # for a machine that does other things; nothing waits so long when all is well
+PATIENCE_S = 300.0  # for a machine that does other things; nothing waits so long when all is well
 
 
 class Recorder:

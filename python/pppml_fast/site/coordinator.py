@@ -10,7 +10,7 @@ from typing import Any
 from pppml_fast.aggregation.attempt_state import State
 from pppml_fast.aggregation.base import Policy
 from pppml_fast.aggregation.identity import Identity
-from pppml_fast.aggregation.messages import EVERYONE, Header, MessageType
+from pppml_fast.aggregation.messages import EVERYONE, Header, MessageType, parse_header
 from pppml_fast.aggregation.relay import Relay
 from pppml_fast.aggregation.roster import Roster
 from pppml_fast.aggregation.session import Session
@@ -45,6 +45,7 @@ class Coordinator(SiteNode):
         self._params = CkksParams.from_dict(dict(roster.parameters))
         self._relay: Relay | None = None
         self._left = NO_SESSION
+        self._late: set[int] = set()  # members that may have messages of the session left under way
         self._plan: Plan | None = None
         self._state = State.IDLE
 
@@ -56,6 +57,7 @@ class Coordinator(SiteNode):
         pass
 
     def _on_down(self, peer: str) -> None:
+        self._late.discard(self.roster.index(peer))
         if self._relay is not None:
             self._out += self._relay.lost(peer)
 
@@ -86,7 +88,7 @@ class Coordinator(SiteNode):
 
     def _leave(self) -> None:
         if self._relay is not None:
-            self._left = self._relay.session.id
+            self._left, self._late = self._relay.session.id, set(self._relay.session.present)
             self._relay.session.close()
         self._relay = None
 
@@ -115,10 +117,26 @@ class Coordinator(SiteNode):
         elif header.type is MessageType.SHARE and header.receiver < members and header.receiver in self._linked:
             # Of an earlier session: a member that was away hands in what the others lack.
             self._out.append(Outgoing(self.roster.members[header.receiver].name, data))
-        # Who is called into another session gives up what it did in the one before: nothing is left to be passed on.
-        elif header.type is not MessageType.ABANDON or header.session != self._left:
+        elif not self._is_late(header):
             what = "everyone" if header.receiver == EVERYONE else f"party {header.receiver}"
             raise ProtocolError(f"{header.type.name} for {what} belongs to no session of this coordinator")
+
+    def _is_late(self, header: Header) -> bool:
+        """Whether a message was under way when its session was left: nothing of it is passed on, nobody did wrong.
+
+        Who is called into another session gives up what it did in the one before.
+        """
+        under_way = header.sender in self._late or header.type is MessageType.ABANDON
+        return header.session == self._left and under_way
+
+    def _keep(self, peer: str, sender: int, data: bytes) -> None:
+        header, _ = parse_header(data)
+        if header.type is MessageType.SHARE or not self._is_late(header):
+            super()._keep(peer, sender, data)
+
+    def _feed_handshake(self, peer: str, data: bytes) -> None:
+        self._late.discard(self.roster.index(peer))  # messages of one peer come in order
+        super()._feed_handshake(peer, data)
 
     def _after_relay(self, peer: str) -> None:
         if self._relay is not None:
