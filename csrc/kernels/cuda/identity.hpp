@@ -15,17 +15,6 @@ PPPML_HD FieldElement operator^(const FieldElement& x, const FieldElement& y) {
   return {x.high ^ y.high, x.low ^ y.low};
 }
 
-PPPML_HD std::uint64_t reverse_bits(std::uint64_t x) {
-#if defined(__CUDA_ARCH__)
-  return __brevll(x);
-#else
-  x = (x >> 1 & 0x5555555555555555u) | (x & 0x5555555555555555u) << 1;
-  x = (x >> 2 & 0x3333333333333333u) | (x & 0x3333333333333333u) << 2;
-  x = (x >> 4 & 0x0f0f0f0f0f0f0f0fu) | (x & 0x0f0f0f0f0f0f0f0fu) << 4;
-  return __builtin_bswap64(x);
-#endif
-}
-
 PPPML_HD std::uint64_t swap_bytes(std::uint32_t first, std::uint32_t second) {
 #if defined(__CUDA_ARCH__)
   return static_cast<std::uint64_t>(__byte_perm(first, 0, 0x0123)) << 32 | __byte_perm(second, 0, 0x0123);
@@ -34,40 +23,44 @@ PPPML_HD std::uint64_t swap_bytes(std::uint32_t first, std::uint32_t second) {
 #endif
 }
 
-// The low 64 coefficients of the product of two polynomials over GF(2), in constant time: with three zeros between any
-// two coefficients, an integer product adds up to 15 ones in a place, and 16 in the last alone, whose carry is cut off.
-PPPML_HD std::uint64_t multiply_low(std::uint64_t x, std::uint64_t y) {
-  constexpr std::uint64_t kEveryFourth = 0x1111111111111111u;
-  std::uint64_t sum = 0;
+// The product of two polynomials over GF(2) of degree below 32, in constant time: of four bits in the factors of an
+// integer product three are zero, and no more than eight ones meet in one place, whose carries stay below the next one.
+PPPML_HD std::uint64_t multiply_carryless(std::uint32_t x, std::uint32_t y) {
+  constexpr std::uint32_t kEveryFourth = 0x11111111u;
+  constexpr std::uint64_t kPlaces = 0x1111111111111111u;
+  std::uint64_t product = 0;
   PPPML_UNROLL
   for (unsigned place = 0; place < 4; ++place) {
     std::uint64_t part = 0;
     PPPML_UNROLL
-    for (unsigned i = 0; i < 4; ++i) part ^= (x & kEveryFourth << i) * (y & kEveryFourth << ((place - i) % 4));
-    sum |= part & kEveryFourth << place;
+    for (unsigned i = 0; i < 4; ++i) {
+      const std::uint32_t left = x & kEveryFourth << i, right = y & kEveryFourth << ((place - i) % 4);
+      part ^= static_cast<std::uint64_t>(left) * right;
+    }
+    product |= part & kPlaces << place;
   }
-  return sum;
+  return product;
 }
 
-// x y. GCM's order makes each half a reversed polynomial: the low product of reversed factors is the high half.
+// Of degree below 64, by Karatsuba's three products.
+PPPML_HD FieldElement multiply_carryless(std::uint64_t x, std::uint64_t y) {
+  const auto x0 = static_cast<std::uint32_t>(x), x1 = static_cast<std::uint32_t>(x >> 32);
+  const auto y0 = static_cast<std::uint32_t>(y), y1 = static_cast<std::uint32_t>(y >> 32);
+  const std::uint64_t low = multiply_carryless(x0, y0), high = multiply_carryless(x1, y1);
+  const std::uint64_t middle = multiply_carryless(x0 ^ x1, y0 ^ y1) ^ low ^ high;
+  return {high ^ middle >> 32, low ^ middle << 32};
+}
+
+// x y modulo x^128 + x^7 + x^2 + x + 1. With bits in GCM's order a product of 255 coefficients stands one place too
+// low, and what is beyond x^127 stands in the low words, which fold back twice.
 PPPML_HD FieldElement multiply(const FieldElement& x, const FieldElement& y) {
-  const std::uint64_t reversed_x[2] = {reverse_bits(x.low), reverse_bits(x.high)};
-  const std::uint64_t reversed_y[2] = {reverse_bits(y.low), reverse_bits(y.high)};
-  // Karatsuba: the products of the halves, and of their sums, each as its low and its high 64 coefficients.
-  const std::uint64_t low = multiply_low(x.low, y.low), high = multiply_low(x.high, y.high);
-  const std::uint64_t middle = multiply_low(x.low ^ x.high, y.low ^ y.high) ^ low ^ high;
-  const std::uint64_t low_up = multiply_low(reversed_x[0], reversed_y[0]);
-  const std::uint64_t high_up = multiply_low(reversed_x[1], reversed_y[1]);
-  const std::uint64_t middle_up =
-      multiply_low(reversed_x[0] ^ reversed_x[1], reversed_y[0] ^ reversed_y[1]) ^ low_up ^ high_up;
-  const std::uint64_t words[4] = {low, (reverse_bits(low_up) >> 1) ^ middle, high ^ (reverse_bits(middle_up) >> 1),
-                                  reverse_bits(high_up) >> 1};
-  // 255 coefficients lie one place too low for 256.
+  const FieldElement low = multiply_carryless(x.low, y.low), high = multiply_carryless(x.high, y.high);
+  const FieldElement middle = multiply_carryless(x.low ^ x.high, y.low ^ y.high) ^ low ^ high;
+  const std::uint64_t words[4] = {low.low, low.high ^ middle.low, high.low ^ middle.high, high.high};
   std::uint64_t v[4];
   v[0] = words[0] << 1;
   PPPML_UNROLL
   for (unsigned i = 1; i < 4; ++i) v[i] = words[i] << 1 | words[i - 1] >> 63;
-  // Modulo x^128 + x^7 + x^2 + x + 1: what is beyond x^127, the low words in this order, folds back twice.
   v[2] ^= v[0] ^ v[0] >> 1 ^ v[0] >> 2 ^ v[0] >> 7;
   v[1] ^= v[0] << 63 ^ v[0] << 62 ^ v[0] << 57;
   v[3] ^= v[1] ^ v[1] >> 1 ^ v[1] >> 2 ^ v[1] >> 7;
@@ -149,6 +142,7 @@ PPPML_HD void tag_block(const Group& group, const TagRequest& request, TagState&
       out[8 + i] = static_cast<std::uint8_t>(sum.low >> (56 - 8 * i));
     }
   });
+  group.phase([&](unsigned thread) { state.sums[thread] = {0, 0}; });
 }
 
 }  // namespace pppml::kernels::cuda
