@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from pppml_fast.aggregation.opened import Grid, HostSum, Open, OpenedSum, Read
 from pppml_fast.cipher import OpeningKey
 from pppml_fast.cipher.wire import Header
 from pppml_fast.cuda.arrays import device_tensors
+from pppml_fast.errors import DeviceError
 from pppml_fast.params import CkksParams
 
 __all__ = ["DeviceSum"]
@@ -48,8 +50,10 @@ class DeviceSum(OpenedSum):
             raise
 
     def wipe(self) -> None:
+        """Where the device does not answer any more, the error that led here is the one to tell."""
         if self.mean is not None:
-            cuda.wipe(self.mean)
+            with contextlib.suppress(DeviceError):
+                cuda.wipe(self.mean)
 
     def _target(self) -> Any:
         if self.mean is None:
