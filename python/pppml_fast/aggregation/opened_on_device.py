@@ -19,11 +19,14 @@ __all__ = ["DeviceSum"]
 
 
 class DeviceSum(OpenedSum):
-    """A mean scattered into device tensors, each in its dtype, or in a new float32 DeviceArray; without integers."""
+    """A mean scattered into device tensors, each in its dtype, or in a new float32 DeviceArray; without integers.
 
-    def __init__(self, params: CkksParams, length: int, out: Any, device: int) -> None:
+    New memory is given back in the order of ``stream``, the update's: what its owner queued there may still read it.
+    """
+
+    def __init__(self, params: CkksParams, length: int, out: Any, device: int, stream: int = 0) -> None:
         super().__init__(params, length, out)
-        self._device = device
+        self._device, self._stream = device, stream
 
     def try_first(self, key: OpeningKey, header: Header, grid: Grid, read: Read) -> None:
         """In place: a wrong key leaves zeros in that chunk."""
@@ -57,5 +60,5 @@ class DeviceSum(OpenedSum):
 
     def _target(self) -> Any:
         if self.mean is None:
-            self.mean = cuda.DeviceArray(self._length, np.float32, device=self._device)
+            self.mean = cuda.DeviceArray(self._length, np.float32, device=self._device, stream=self._stream)
         return self.mean

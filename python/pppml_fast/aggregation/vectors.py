@@ -170,7 +170,7 @@ class DeviceVector(Vector):
                     f"out holds {target.length} values on device {target.device}; the mean has {self.length} on device "
                     f"{device}: give tensors of that length there, such as those of the update"
                 )
-        return DeviceSum(params, self.length, out, device)
+        return DeviceSum(params, self.length, out, device, self._tensors.stream)
 
     def _refuse(self, bad: int | None, names: Sequence[str] | None) -> None:
         if bad is None:

@@ -192,3 +192,18 @@ def test_what_is_written_from_the_host_is_waited_for(monkeypatch: pytest.MonkeyP
     assert mean.size == SIZE and order[-2:] == ["to_device", "synchronize"]
     cuda.wipe(mean)
     assert order[-2:] == ["zero", "synchronize"] and not mean.to_host().any()
+
+
+def test_a_new_mean_is_given_back_in_the_order_of_the_updates_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams of PyTorch do not wait for the default one: memory given back there would be taken while they read."""
+    side = 7
+    with federation(3) as fed:
+        values = {name: on_device(vector) for name, vector in vectors().items()}
+        expected = fed.aggregate(values, 0).vector.to_host()
+        values = {name: on_device(np.roll(vector, 1)) for name, vector in vectors().items()}
+        monkeypatch.setattr(
+            cuda.arrays, "current_stream", lambda device, items, stream: stream or (side if items else 0)
+        )
+        mean = fed.aggregate(values, 1).vector
+    assert mean._stream == side
+    assert np.array_equal(mean.to_host(), np.roll(expected, 1))
