@@ -125,15 +125,20 @@ class DeviceTensors:
 
     def take(self, values: NDArray[np.float32]) -> None:
         """Write ``length`` values of the host and wait. Raises InputError unless all tensors are float32."""
+        self.check_takes()
         at = 0
-        for index, (address, length, dtype) in enumerate(self.rows):
-            if dtype != "float32":
-                raise InputError(f"tensor {index} is {dtype}; what is summed on the host goes to float32 tensors")
+        for address, length, _ in self.rows:
             with native_errors():
                 part = np.ascontiguousarray(values[at : at + length]).view(np.uint8)
                 _native.cuda.to_device(self.device, self.stream, address, part)
             at += length
         self.synchronize()
+
+    def check_takes(self) -> None:
+        """Raise InputError unless `take` can write to all of them."""
+        for index, (_, _, dtype) in enumerate(self.rows):
+            if dtype != "float32":
+                raise InputError(f"tensor {index} is {dtype}; what is summed on the host goes to float32 tensors")
 
     def _copy(self, address: int, length: int, dtype: str) -> NDArray[Any]:
         out = np.empty(length, np.uint16 if dtype == "bfloat16" else dtype)

@@ -154,6 +154,18 @@ def test_an_update_lies_in_one_place() -> None:
         assert fed.members["north"].state is State.PREPARING
 
 
+@pytest.mark.parametrize("protocol", ["plain", "initiator"])
+def test_a_mean_of_another_type_than_the_hosts_is_refused_before_an_update_is_spent_on_it(protocol: str) -> None:
+    updates = vectors()
+    with federation(3, protocol) as fed:
+        begin(fed, LIVE)
+        wide = on_device(np.zeros(SIZE))
+        with pytest.raises(InputError, match="tensor 0 is float64"):
+            fed.members["north"].contribute(on_device(updates["north"]), 1 / 3, out=wide)
+        contribute(fed, {name: on_device(vector) for name, vector in updates.items()}, {}, LIVE)
+        assert {fed.members[name].state for name in LIVE} == {State.FINISHED}
+
+
 def test_plain_floats_of_a_device_are_refused_at_once() -> None:
     updates = vectors()
     with federation(3, "plain") as fed:
