@@ -23,7 +23,7 @@ from pppml_fast.aggregation.sum_tags import SumTags
 from pppml_fast.aggregation.terms import EncryptedTerm
 from pppml_fast.cipher import CollectiveKey, Kind, OpeningKey
 from pppml_fast.cipher.wire import Header
-from pppml_fast.errors import OpeningError, PppmlError, ProtocolError, SiteError
+from pppml_fast.errors import DeviceError, OpeningError, PppmlError, ProtocolError, SiteError
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["CollectiveParty"]
@@ -293,6 +293,9 @@ class CollectiveParty(PartyMachine):
                 own = SiteError(f"the sum of {now.id} cannot be read back from {self._spool}: {error}; mend that disk")
                 self._end(State.DISCARDED, own)
                 raise own from error
+            if isinstance(error, DeviceError):
+                # Nor is anybody's share to blame where this party's own device has no room.
+                return self._end(State.DISCARDED, error)
             return self._fail(error if isinstance(error, OpeningError) else OpeningError(f"no sum opens: {error}"))
         now.meter.open_s += self._clock() - began
         self._ledger.finish(now.id)
@@ -312,6 +315,9 @@ class CollectiveParty(PartyMachine):
             try:
                 key = OpeningKey.from_coefficients(now.params, coefficients, terms=len(mine.members))
                 try_(key)
+            except DeviceError:
+                coefficients.fill(0)
+                raise
             except PppmlError as error:
                 reason = error
                 coefficients.fill(0)

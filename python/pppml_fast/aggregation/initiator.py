@@ -16,15 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pppml_fast.aggregation.attempt_state import ENDED_WITHOUT_SUM, PeerAbandonedError, State
+from pppml_fast.aggregation.base import Values
 from pppml_fast.aggregation.messages import MessageType
+from pppml_fast.aggregation.opened_on_device import check_takes_host_sums
 from pppml_fast.aggregation.party import PartyMachine, Source
 from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Announce, Chunk, Digest
 from pppml_fast.aggregation.session import Message
 from pppml_fast.aggregation.spool import SumStore
 from pppml_fast.aggregation.streams import Piece, RingPass, StreamBrokenError, chunk_grid
 from pppml_fast.aggregation.terms import PlainCodec, StoredTerm
+from pppml_fast.aggregation.vectors import Vector
 from pppml_fast.cipher import Ciphertext, PublicKey, SecretKey, keygen
-from pppml_fast.errors import OpeningError, PppmlError, ProtocolError
+from pppml_fast.errors import DeviceError, OpeningError, PppmlError, ProtocolError
 from pppml_fast.transport.base import Outgoing
 
 __all__ = ["InitiatorParty"]
@@ -108,7 +111,10 @@ class InitiatorParty(PartyMachine):
         began = self._clock()
         if now.vector is None:
             raise ProtocolError(f"{now.id} has no vector")
-        own, now.meter.clipped = now.vector.encrypt_under(public, now.weight)
+        try:
+            own, now.meter.clipped = now.vector.encrypt_under(public, now.weight)
+        except DeviceError as error:
+            raise StreamBrokenError(f"this party's term cannot be made: {error}") from None
         if self._leads:
             own = own.add_mask(self._seed)
         now.meter.encrypt_s += self._clock() - began
@@ -225,10 +231,16 @@ class InitiatorParty(PartyMachine):
         opened = self._opened_sum(announced.contributors)
         try:
             opened.fill(sum_.grid, sum_.read)
+        except DeviceError as error:  # of this party's own; no check failed
+            return self._stop(AbandonReason.REFUSED, error)
         except (PppmlError, OSError) as error:
             return self._stop(AbandonReason.REFUSED, OpeningError(f"the sum cannot be read: {error}"))
         self._finish(announced.contributors, opened, announced.digest)
         return []
+
+    def contribute(self, values: Values | Vector, weight: float = 1.0, *, out: Any = None) -> list[Outgoing]:
+        check_takes_host_sums(out)
+        return super().contribute(values, weight, out=out)
 
     # --- states -------------------------------------------------------------------------------------------
 

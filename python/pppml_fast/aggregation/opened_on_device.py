@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,27 @@ from pppml_fast.aggregation.opened import Grid, HostSum, Open, OpenedSum, Read
 from pppml_fast.cipher import OpeningKey
 from pppml_fast.cipher.wire import Header
 from pppml_fast.cuda.arrays import device_tensors
+from pppml_fast.errors import DeviceError
 from pppml_fast.params import CkksParams
 
-__all__ = ["DeviceSum"]
+__all__ = ["DeviceSum", "check_takes_host_sums"]
+
+
+def check_takes_host_sums(out: Any) -> None:
+    """Raise InputError where a mean that is opened on the host cannot be written to ``out``, tensors of a device."""
+    if out is not None and cuda.is_device_value(out):
+        device_tensors(out, "out", writable=True).check_takes()
 
 
 class DeviceSum(OpenedSum):
-    """A mean scattered into device tensors, each in its dtype, or in a new float32 DeviceArray; without integers."""
+    """A mean scattered into device tensors, each in its dtype, or in a new float32 DeviceArray; without integers.
 
-    def __init__(self, params: CkksParams, length: int, out: Any, device: int) -> None:
+    New memory is given back in the order of ``stream``, the update's: what its owner queued there may still read it.
+    """
+
+    def __init__(self, params: CkksParams, length: int, out: Any, device: int, stream: int = 0) -> None:
         super().__init__(params, length, out)
-        self._device = device
+        self._device, self._stream = device, stream
 
     def try_first(self, key: OpeningKey, header: Header, grid: Grid, read: Read) -> None:
         """In place: a wrong key leaves zeros in that chunk."""
@@ -48,10 +59,12 @@ class DeviceSum(OpenedSum):
             raise
 
     def wipe(self) -> None:
+        """Where the device does not answer any more, the error that led here is the one to tell."""
         if self.mean is not None:
-            cuda.wipe(self.mean)
+            with contextlib.suppress(DeviceError):
+                cuda.wipe(self.mean)
 
     def _target(self) -> Any:
         if self.mean is None:
-            self.mean = cuda.DeviceArray(self._length, np.float32, device=self._device)
+            self.mean = cuda.DeviceArray(self._length, np.float32, device=self._device, stream=self._stream)
         return self.mean

@@ -9,16 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pppml_fast.aggregation.attempt_state import State, divisor
+from pppml_fast.aggregation.base import Values
 from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.opened import HostSum, OpenedSum
+from pppml_fast.aggregation.opened_on_device import check_takes_host_sums
 from pppml_fast.aggregation.party import PartyMachine, Source
 from pppml_fast.aggregation.payloads import AbandonReason
 from pppml_fast.aggregation.session import Message
 from pppml_fast.aggregation.spool import SumStore
 from pppml_fast.aggregation.streams import RingPass, StarPass, StreamBrokenError, sum_root
 from pppml_fast.aggregation.terms import FloatTerm, PlainCodec, PlainTerm
-from pppml_fast.aggregation.vectors import Vector
-from pppml_fast.errors import InputError, ProtocolError
+from pppml_fast.aggregation.vectors import HostVector, Vector
+from pppml_fast.errors import InputError, PppmlError, ProtocolError
 from pppml_fast.params import CkksParams
 from pppml_fast.transport.base import Outgoing
 
@@ -58,6 +60,10 @@ class PlainParty(PartyMachine):
             MessageType.CHUNK: self._on_stream,
             MessageType.RETURN: self._on_stream,
         }
+
+    def contribute(self, values: Values | Vector, weight: float = 1.0, *, out: Any = None) -> list[Outgoing]:
+        check_takes_host_sums(out)
+        return super().contribute(values, weight, out=out)
 
     def _bind_update(self, vector: Vector) -> bytes:
         """Nothing is encrypted here, so nothing is spent."""
@@ -113,7 +119,7 @@ class PlainParty(PartyMachine):
         opened = self._opened_sum(stream.members)
         try:
             self._read(opened, stream, self._store)
-        except (ProtocolError, OSError) as error:
+        except (PppmlError, OSError) as error:
             return self._give_up(AbandonReason.REFUSED, ProtocolError(f"the sum cannot be read: {error}"))
         now.meter.open_s += self._clock() - began
         root = sum_root(now.id.context, now.length, parties, stream.members, stream.hashes)
@@ -148,13 +154,17 @@ class FloatParty(PlainParty):
     nothing: without an ``out`` of the caller's they are zeros.
     """
 
+    def _bind_update(self, vector: Vector) -> bytes:
+        if not isinstance(vector, HostVector):
+            raise InputError("plain float32 values are summed in the host's memory alone: copy the tensors there")
+        return super()._bind_update(vector)
+
     def _make_term(self, parts: Sequence[NDArray[Any]], weight: float) -> PlainTerm | FloatTerm:
         return FloatTerm(self._now.params, parts, weight)
 
     def _read(self, opened: OpenedSum, stream: RingPass | StarPass, store: SumStore) -> None:
         now, width = self._now, self._now.params.block_weights
-        if not isinstance(opened, HostSum):
-            raise InputError("plain float32 values are summed in the host's memory alone")
+        assert isinstance(opened, HostSum)
         opened.begin()
         total = np.float32(divisor(now.id.round, now.params, self.session.roster, stream.members))
         for index, (start, stop) in enumerate(stream.grid):

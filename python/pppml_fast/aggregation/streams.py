@@ -18,7 +18,7 @@ from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.payloads import Chunk
 from pppml_fast.aggregation.spool import SumStore
 from pppml_fast.aggregation.terms import Term
-from pppml_fast.errors import InputError, KeyReuseError, ParameterError, ProtocolError
+from pppml_fast.errors import DeviceError, InputError, KeyReuseError, ParameterError, ProtocolError
 
 __all__ = [
     "Clock",
@@ -140,7 +140,7 @@ class _Pass:
         payload = body[len(shape) :]
         try:
             self._term.write(*blocks, payload, incoming)
-        except (InputError, KeyReuseError, ParameterError) as error:
+        except (DeviceError, InputError, KeyReuseError, ParameterError) as error:
             raise StreamBrokenError(f"this party's term cannot be made: {error}") from None
         self.write_seconds += self._setting.clock() - began
         return body

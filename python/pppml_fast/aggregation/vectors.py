@@ -79,7 +79,12 @@ def vector_of(values: Values | Any) -> Vector:
     """
     if isinstance(values, Vector):
         return values
-    return DeviceVector(values) if cuda.is_device_value(values) else HostVector(values)
+    if cuda.is_device_value(values):
+        return DeviceVector(values)
+    for index, item in enumerate(values if isinstance(values, list | tuple) else ()):
+        if cuda.is_device_value(item):
+            raise InputError(f"array {index} lies on a device, array 0 does not: give all of them in one place")
+    return HostVector(values)
 
 
 class HostVector(Vector):
@@ -165,7 +170,7 @@ class DeviceVector(Vector):
                     f"out holds {target.length} values on device {target.device}; the mean has {self.length} on device "
                     f"{device}: give tensors of that length there, such as those of the update"
                 )
-        return DeviceSum(params, self.length, out, device)
+        return DeviceSum(params, self.length, out, device, self._tensors.stream)
 
     def _refuse(self, bad: int | None, names: Sequence[str] | None) -> None:
         if bad is None:

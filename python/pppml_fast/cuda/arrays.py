@@ -124,15 +124,21 @@ class DeviceTensors:
         return [self._copy(address, length, dtype) for address, length, dtype in self.rows]
 
     def take(self, values: NDArray[np.float32]) -> None:
-        """Write ``length`` values of the host. Raises InputError unless all tensors are float32."""
+        """Write ``length`` values of the host and wait. Raises InputError unless all tensors are float32."""
+        self.check_takes()
         at = 0
-        for index, (address, length, dtype) in enumerate(self.rows):
-            if dtype != "float32":
-                raise InputError(f"tensor {index} is {dtype}; what is summed on the host goes to float32 tensors")
+        for address, length, _ in self.rows:
             with native_errors():
                 part = np.ascontiguousarray(values[at : at + length]).view(np.uint8)
                 _native.cuda.to_device(self.device, self.stream, address, part)
             at += length
+        self.synchronize()
+
+    def check_takes(self) -> None:
+        """Raise InputError unless `take` can write to all of them."""
+        for index, (_, _, dtype) in enumerate(self.rows):
+            if dtype != "float32":
+                raise InputError(f"tensor {index} is {dtype}; what is summed on the host goes to float32 tensors")
 
     def _copy(self, address: int, length: int, dtype: str) -> NDArray[Any]:
         out = np.empty(length, np.uint16 if dtype == "bfloat16" else dtype)
@@ -150,11 +156,17 @@ class DeviceTensors:
             at += length
         return rows
 
+    def synchronize(self) -> None:
+        """Wait for the stream: what was queued is there for other streams and threads."""
+        with native_errors():
+            _native.cuda.synchronize(self.device, self.stream)
+
     def wipe(self) -> None:
-        """Queue zeros into all of them."""
+        """Write zeros into all of them and wait."""
         with native_errors():
             for address, length, dtype in self.rows:
                 _native.cuda.zero(self.device, self.stream, address, length * _WIDTHS[dtype])
+        self.synchronize()
 
     def find(self, index: int) -> tuple[int, int]:
         """Tensor and element of value ``index`` of the flat vector."""
@@ -200,7 +212,7 @@ def is_device_value(x: Any) -> bool:
 
 
 def wipe(x: Any, *, stream: Any = None) -> None:
-    """Queue zeros into device tensors, one or a list. Raises InputError where they cannot be written."""
+    """Zeros into device tensors, one or a list. Waits. Raises InputError where they cannot be written."""
     device_tensors(x, stream=stream, writable=True).wipe()
 
 

@@ -73,8 +73,8 @@ class EncryptionInPieces(Secret):
 
         Raises KeyReuseError on any other range than the next one and after `close`; InputError on NaN or Inf, and on
         memory of another size; CiphertextError on an incoming residue that is not below its prime: ``out`` then holds
-        zeros, nothing of the range was given out, and it may be asked for again. DeviceError, DeviceMemoryError. The
-        key is forgotten with the last block.
+        zeros, nothing of the range was given out, and it may be asked for again. The same for DeviceError and
+        DeviceMemoryError. The key is forgotten with the last block.
         """
         if self._message is None or start != self._next or not start < stop <= self.blocks:
             raise KeyReuseError(
@@ -84,17 +84,19 @@ class EncryptionInPieces(Secret):
         for name, given in (("out", target.nbytes), ("incoming", size if incoming is None else incoming.nbytes)):
             if given != size:
                 raise InputError(f"{name} has {given} bytes; blocks {start} .. {stop} take {size}")
-        target[:] = 0
-        queued = self._take_ahead(start, stop, incoming) or self._queue(start, stop, 0, incoming)
-        findings = queued.pending.wait()
+        try:
+            queued = self._take_ahead(start, stop, incoming) or self._queue(start, stop, 0, incoming)
+            findings = queued.pending.wait()
+        except BaseException:
+            target[:] = 0
+            raise
         target[:] = self._places[queued.place].bytes[:size]
         self.clipped += findings[0]
         self._next = stop
         if self.finished:
             self.close()
         elif incoming is None:
-            after = min(2 * stop - start, self.blocks)
-            self._ahead = self._queue(stop, after, 1 - queued.place, None)
+            self._read_ahead(stop, min(2 * stop - start, self.blocks), 1 - queued.place)
 
     def close(self) -> None:
         """Forget the key and the values; what is not encrypted yet never will be."""
@@ -107,6 +109,13 @@ class EncryptionInPieces(Secret):
     def __del__(self) -> None:
         with contextlib.suppress(Exception):
             self.close()
+
+    def _read_ahead(self, start: int, stop: int, place: int) -> None:
+        """Queue the next range. What a device has no room for now is refused when it is asked for, and not before: the
+        last range was given out by then.
+        """
+        with contextlib.suppress(DeviceError):
+            self._ahead = self._queue(start, stop, place, None)
 
     def _take_ahead(self, start: int, stop: int, incoming: memoryview | None) -> _Queued | None:
         """What was read ahead, if it is what is asked for now."""
