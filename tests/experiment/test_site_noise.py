@@ -119,7 +119,7 @@ def test_nothing_leaves_where_the_disk_refuses(
 
 
 def free_ports(count: int) -> int:
-    """The first of ``count`` ports in a row that nobody listens at; elsewhere each time, as others look for some too."""
+    """The first of ``count`` ports in a row that nobody listens at, elsewhere each time: others look for some too."""
     for first in random.SystemRandom().sample(range(20_000, 30_000, count), 1000):
         with ExitStack() as stack:
             try:
