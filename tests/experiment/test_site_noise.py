@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import stat
 import threading
@@ -118,8 +119,8 @@ def test_nothing_leaves_where_the_disk_refuses(
 
 
 def free_ports(count: int) -> int:
-    """The first of ``count`` ports in a row that nobody listens at."""
-    for first in range(20_000, 30_000, count):
+    """The first of ``count`` ports in a row that nobody listens at, elsewhere each time: others look for some too."""
+    for first in random.SystemRandom().sample(range(20_000, 30_000, count), 1000):
         with ExitStack() as stack:
             try:
                 for port in range(first, first + count):
