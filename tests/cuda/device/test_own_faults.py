@@ -222,6 +222,7 @@ def test_what_is_written_from_the_host_is_waited_for(monkeypatch: pytest.MonkeyP
     assert order[-2:] == ["zero", "synchronize"] and not mean.to_host().any()
 
 
+@pytest.mark.played_device  # where any number is a stream
 def test_a_new_mean_is_given_back_in_the_order_of_the_updates_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams of PyTorch do not wait for the default one: memory given back there would be taken while they read."""
     side = 7
