@@ -130,10 +130,23 @@ void wait(Stream stream, Stream producer) {
   check_call(status, "cudaStreamWaitEvent");
 }
 
+// Pageable memory is staged, and free once the call returns, but where a device goes through the page tables of the
+// host (Grace Hopper): there the copy may be under way still [CUDA runtime API, API synchronization behavior].
+static bool reads_pages_itself(int device, const void* host) {
+  int shared = 0;
+  check_call(cudaDeviceGetAttribute(&shared, cudaDevAttrPageableMemoryAccessUsesHostPageTables, device),
+             concatenate("cudaDeviceGetAttribute of device ", device));
+  if (shared == 0) return false;
+  cudaPointerAttributes attributes;
+  check_call(cudaPointerGetAttributes(&attributes, host), "cudaPointerGetAttributes");
+  return attributes.type != cudaMemoryTypeHost;
+}
+
 void copy_to_device(Stream stream, void* device, const void* host, std::size_t bytes) {
   const OnDevice current(stream.device);
   check_call(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, native(stream)),
              concatenate("cudaMemcpyAsync of ", bytes, " bytes to device ", stream.device));
+  if (reads_pages_itself(stream.device, host)) synchronize(stream);
 }
 
 void copy_to_host(Stream stream, void* host, const void* device, std::size_t bytes) {

@@ -49,6 +49,7 @@ int device_of(const void* pointer);
 void synchronize(Stream stream);
 // Lets `stream` wait for what `producer`, of the same device, has been given so far.
 void wait(Stream stream, Stream producer);
+// Queued. Pageable `host` may be changed, wiped or freed on return; pinned, once the stream has come so far.
 void copy_to_device(Stream stream, void* device, const void* host, std::size_t bytes);
 // Returns once the bytes are there.
 void copy_to_host(Stream stream, void* host, const void* device, std::size_t bytes);

@@ -141,13 +141,19 @@ class EncryptionInPieces(Secret):
         size = self.packed_bytes(start, stop)
         self._make_room(size)
         target, pinned, staged = self._places[place]
-        with native_errors():
-            if incoming is not None:
-                staged[:size] = incoming
-                _native.cuda.to_device(self._device, self._stream, target.address, staged[:size])
-            added = 0 if incoming is None else target.address
-            pending = self._message.encrypt(target.address, True, added, (target, pinned), start, stop)
-            _native.cuda.queue_to_host(self._device, self._stream, pinned, target.address, size)
+        try:
+            with native_errors():
+                if incoming is not None:
+                    staged[:size] = incoming
+                    _native.cuda.to_device(self._device, self._stream, target.address, staged[:size])
+                added = 0 if incoming is None else target.address
+                pending = self._message.encrypt(target.address, True, added, (target, pinned), start, stop)
+                _native.cuda.queue_to_host(self._device, self._stream, pinned, target.address, size)
+        except BaseException:
+            # What was queued until then still reads the place: it may neither be filled again nor given back.
+            with contextlib.suppress(DeviceError), native_errors():
+                _native.cuda.synchronize(self._device, self._stream)
+            raise
         return _Queued(start, stop, place, pending)
 
     def _make_room(self, size: int) -> None:

@@ -34,6 +34,17 @@ def failing(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, fails: Calla
     monkeypatch.setattr(where, name, spy)
 
 
+def noted(monkeypatch: pytest.MonkeyPatch, name: str, order: list[str]) -> None:
+    """Enter every call of a function of the core in ``order``."""
+    whole = getattr(_native.cuda, name)
+
+    def spy(*args: Any) -> None:
+        order.append(name)
+        whole(*args)
+
+    monkeypatch.setattr(_native.cuda, name, spy)
+
+
 # --- encryption in pieces -----------------------------------------------------------------------------------------
 
 
@@ -53,6 +64,21 @@ def test_a_range_is_given_out_where_the_next_one_finds_no_room(monkeypatch: pyte
     assert ours.finished
     with pytest.raises(KeyReuseError):
         written(ours, 4, 6)
+
+
+def test_a_place_is_not_filled_again_while_a_copy_may_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = make()
+    x, one, other = weights(params), *twins(params)
+    ours, theirs = cuda.encrypt_in_pieces(one, DeviceArray.from_host(x), CONTEXT), other.encrypt_in_pieces(x, CONTEXT)
+    order: list[str] = []
+    for name in ("to_device", "synchronize"):
+        noted(monkeypatch, name, order)
+    failing(monkeypatch, _native.cuda, "queue_to_host", {0}.__contains__, _native.cuda.DeviceError)
+    incoming = bytes(ours.packed_bytes(0, 2))
+    with pytest.raises(DeviceError):
+        written(ours, 0, 2, incoming)
+    assert order == ["to_device", "synchronize"]
+    assert written(ours, 0, 2, incoming) == written(theirs, 0, 2, incoming)
 
 
 def test_what_came_in_may_lie_where_the_sum_goes() -> None:
@@ -186,18 +212,8 @@ def test_plain_floats_of_a_device_are_refused_at_once() -> None:
 def test_what_is_written_from_the_host_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other threads have other streams: means and zeros are there when the call returns, not only in its order."""
     order: list[str] = []
-
-    def watch(name: str) -> None:
-        whole = getattr(_native.cuda, name)
-
-        def spy(*args: Any) -> None:
-            order.append(name)
-            whole(*args)
-
-        monkeypatch.setattr(_native.cuda, name, spy)
-
     for name in ("to_device", "zero", "synchronize"):
-        watch(name)
+        noted(monkeypatch, name, order)
     params = parameters(3, "plain")
     with federation(3, "plain", params=params) as fed:
         mean = fed.aggregate({name: on_device(vector) for name, vector in vectors().items()}, 0).vector
@@ -206,6 +222,7 @@ def test_what_is_written_from_the_host_is_waited_for(monkeypatch: pytest.MonkeyP
     assert order[-2:] == ["zero", "synchronize"] and not mean.to_host().any()
 
 
+@pytest.mark.played_device  # where any number is a stream
 def test_a_new_mean_is_given_back_in_the_order_of_the_updates_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams of PyTorch do not wait for the default one: memory given back there would be taken while they read."""
     side = 7
