@@ -194,12 +194,16 @@ build-cuda: build
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python csrc/tests/cuda_build.py $(CUDA_BUILD)
 
 # The functions that a GPU runs, run by the processor thread by thread, against the scalar backend: the last line counts.
-# PPPML_NATIVE names the extension under test; vector instructions would only make it longer to build.
+# PPPML_NATIVE names the extension under test; vector instructions would only make it longer to build. First go the tests
+# whose memory is the library's own, on streams that do their work as late as they may.
+CUDA_HOST_TEST = PPPML_NATIVE=$$(ls $(CUDA_HOST_BUILD)/_native*.so) PYTHONPATH=tests/interop $(BIN)/python -m pytest -p counts -p no:cacheprovider
+CUDA_QUEUED_TESTS = $(foreach name,pieces aggregation own_faults face bits errors properties,tests/cuda/device/test_$(name).py)
 test-cuda-host: build
 	$(CUDA_CONFIGURE) -B $(CUDA_HOST_BUILD) -DPPPML_CUDA=HOST -DPPPML_TESTS=ON -DPPPML_HAS_AVX2=OFF -DPPPML_HAS_AVX512=OFF > /dev/null
 	PATH="$(abspath $(BIN)):$$PATH" cmake --build $(CUDA_HOST_BUILD) --target _native test_cuda_host > $(CUDA_HOST_BUILD)/build.log || { cat $(CUDA_HOST_BUILD)/build.log; exit 1; }
 	$(CUDA_HOST_BUILD)/csrc/tests/test_cuda_host
-	PPPML_NATIVE=$$(ls $(CUDA_HOST_BUILD)/_native*.so) PYTHONPATH=tests/interop $(BIN)/python -m pytest -p counts -p no:cacheprovider tests/cuda/device
+	PPPML_CUDA_HOST=queued=1 $(CUDA_HOST_TEST) $(CUDA_QUEUED_TESTS)
+	$(CUDA_HOST_TEST) tests/cuda/device
 
 # On a machine with a GPU and no network: PYTHON has torch, pybind11, scikit-build-core, CMake, ninja and pytest. JSON and
 # logs go to GPU_RESULTS.

@@ -1,20 +1,27 @@
 // The processor plays the device: kernels run thread by thread and phase by phase. For tests alone.
 //
 // PPPML_CUDA_HOST tells what to play, as key=value separated by commas: devices=N, memory=BYTES per device,
-// driver=none or driver=old, order=ascending, descending or scattered.
+// driver=none or driver=old, order=ascending, descending or scattered, queued=1: streams hold their work back until
+// somebody waits for it, as late as a device may ever do it, so that memory which is reused or given back too early
+// shows.
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
 
+#include "base/buffer.hpp"
 #include "base/check.hpp"
 #include "kernels/cuda/encrypt.hpp"
+#include "kernels/cuda/identity.hpp"
 #include "kernels/cuda/launch.hpp"
 #include "kernels/cuda/open.hpp"
 #include "kernels/cuda/sums.hpp"
 
 namespace pppml::kernels::cuda {
+
 namespace {
 
 std::string setting(const std::string& key, const std::string& otherwise) {
@@ -39,6 +46,7 @@ struct Allocations {
   };
   std::mutex mutex;
   std::map<const void*, Block> blocks;
+  std::map<const void*, std::size_t> pinned;
   std::map<int, std::size_t> used;
 };
 
@@ -54,19 +62,74 @@ void check_device(const Stream& stream) {
   throw DeviceError(concatenate("device ", stream.device, " does not exist; there are ", device_count()));
 }
 
+// What a stream was given and has not done.
+struct Queue {
+  std::vector<std::function<void()>> work;
+  std::size_t done = 0;
+};
+struct Queues {
+  std::recursive_mutex mutex;
+  std::map<std::pair<int, void*>, Queue> streams;
+
+  Queue& of(Stream stream) { return streams[{stream.device, stream.handle}]; }
+};
+
+Queues& queues() {
+  static Queues all;
+  return all;
+}
+
+// Lets a stream do its first `count` pieces of work, as far as they are not done.
+void run_queue(Stream stream, std::size_t count) {
+  const std::lock_guard<std::recursive_mutex> lock(queues().mutex);
+  while (queues().of(stream).done < count) {
+    Queue& queue = queues().of(stream);
+    const std::function<void()> work = std::move(queue.work[queue.done++]);
+    work();
+  }
+}
+
+void run_queue(Stream stream) {
+  const std::lock_guard<std::recursive_mutex> lock(queues().mutex);
+  run_queue(stream, queues().of(stream).work.size());
+}
+
+void enqueue(Stream stream, std::function<void()> work) {
+  const std::lock_guard<std::recursive_mutex> lock(queues().mutex);
+  queues().of(stream).work.push_back(std::move(work));
+  if (setting("queued", "0") == "0") run_queue(stream);
+}
+
 template <unsigned kThreads, class Shared, class Body>
 void run(Stream stream, std::uint64_t blocks, Body body) {
   check_device(stream);
-  const auto shared = std::make_unique<Shared>();
-  for (std::uint64_t b = 0; b < blocks; ++b) {
-    std::memset(static_cast<void*>(shared.get()), 0xa5, sizeof(Shared));  // nobody finds zeros by chance
-    body(HostGroup<kThreads>{b, order()}, *shared);
-  }
+  enqueue(stream, [blocks, body] {
+    const auto shared = std::make_unique<Shared>();
+    for (std::uint64_t b = 0; b < blocks; ++b) {
+      std::memset(static_cast<void*>(shared.get()), 0xa5, sizeof(Shared));  // nobody finds zeros by chance
+      body(HostGroup<kThreads>{b, order()}, *shared);
+    }
+  });
 }
 
 struct Nothing {
   char unused;
 };
+
+bool is_pinned(const void* memory) {
+  const std::lock_guard<std::mutex> lock(allocations().mutex);
+  auto found = allocations().pinned.upper_bound(memory);
+  if (found == allocations().pinned.begin()) return false;
+  --found;
+  const auto distance = static_cast<const char*>(memory) - static_cast<const char*>(found->first);
+  return static_cast<std::size_t>(distance) < found->second;
+}
+
+// Leaves nothing for whoever reads on.
+void give_back(void* memory, std::size_t bytes) {
+  std::memset(memory, 0x5a, bytes);
+  std::free(memory);
+}
 
 }  // namespace
 
@@ -106,43 +169,47 @@ int device_of(const void* pointer) {
 
 void synchronize(Stream stream) {
   check_device(stream);
+  run_queue(stream);
 }
 
 void wait(Stream stream, Stream producer) {
   check_device(stream);
   check_device(producer);
+  const std::lock_guard<std::recursive_mutex> lock(queues().mutex);
+  const std::size_t count = queues().of(producer).work.size();
+  enqueue(stream, [producer, count] { run_queue(producer, count); });
 }
 
 void copy_to_device(Stream stream, void* device, const void* host, std::size_t bytes) {
   check_device(stream);
-  std::memcpy(device, host, bytes);
+  if (bytes == 0) return;
+  if (is_pinned(host)) {
+    enqueue(stream, [=] { std::memcpy(device, host, bytes); });
+    return;
+  }
+  // Other memory is read before the call returns.
+  const auto* const begin = static_cast<const char*>(host);
+  auto staged = std::make_shared<std::vector<char>>(begin, begin + bytes);
+  enqueue(stream, [=] {
+    std::memcpy(device, staged->data(), bytes);
+    wipe(staged->data(), bytes);
+  });
 }
 
 void copy_to_host(Stream stream, void* host, const void* device, std::size_t bytes) {
-  check_device(stream);
+  synchronize(stream);
   std::memcpy(host, device, bytes);
 }
 
 void queue_to_host(Stream stream, void* host, const void* device, std::size_t bytes) {
   check_device(stream);
-  std::memcpy(host, device, bytes);
-}
-
-void* allocate_pinned(int device, std::size_t bytes) {
-  check_device({device, nullptr});
-  void* memory = std::malloc(bytes);
-  if (memory == nullptr) throw DeviceMemoryError(concatenate("cudaHostAlloc of ", bytes, " bytes: out of memory"));
-  std::memset(memory, 0xa5, bytes);
-  return memory;
-}
-
-void release_pinned(void* memory) noexcept {
-  std::free(memory);
+  if (!is_pinned(host)) throw DeviceError("a copy that nobody waits for goes to pinned memory");
+  enqueue(stream, [=] { std::memcpy(host, device, bytes); });
 }
 
 void zero(Stream stream, void* device, std::size_t bytes) {
   check_device(stream);
-  std::memset(device, 0, bytes);
+  enqueue(stream, [=] { std::memset(device, 0, bytes); });
 }
 
 void* allocate(Stream stream, std::size_t bytes) {
@@ -164,22 +231,42 @@ void* allocate(Stream stream, std::size_t bytes) {
   return data;
 }
 
-void release(Stream, void* memory) noexcept {
-  const std::lock_guard<std::mutex> lock(allocations().mutex);
-  const auto found = allocations().blocks.find(memory);
-  if (found == allocations().blocks.end()) std::abort();
-  allocations().used[found->second.device] -= found->second.bytes;
-  allocations().blocks.erase(found);
-  std::free(memory);
+void release(Stream stream, void* memory) noexcept {
+  enqueue(stream, [=] {
+    const std::lock_guard<std::mutex> lock(allocations().mutex);
+    const auto found = allocations().blocks.find(memory);
+    if (found == allocations().blocks.end()) std::abort();
+    allocations().used[found->second.device] -= found->second.bytes;
+    give_back(memory, found->second.bytes);
+    allocations().blocks.erase(found);
+  });
 }
 
-void zero_quietly(Stream, void* memory, std::size_t bytes) noexcept {
-  std::memset(memory, 0, bytes);
+void zero_quietly(Stream stream, void* memory, std::size_t bytes) noexcept {
+  enqueue(stream, [=] { std::memset(memory, 0, bytes); });
+}
+
+void* allocate_pinned(int device, std::size_t bytes) {
+  check_device({device, nullptr});
+  void* const data = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+  if (data == nullptr) throw DeviceMemoryError("the processor has no memory left to play pinned memory");
+  std::memset(data, 0xa5, bytes);
+  const std::lock_guard<std::mutex> lock(allocations().mutex);
+  allocations().pinned[data] = bytes;
+  return data;
+}
+
+void release_pinned(void* memory) noexcept {
+  const std::lock_guard<std::mutex> lock(allocations().mutex);
+  const auto found = allocations().pinned.find(memory);
+  if (found == allocations().pinned.end()) std::abort();
+  give_back(memory, found->second);
+  allocations().pinned.erase(found);
 }
 
 template <class Shape>
 void launch_encrypt(Stream stream, const EncryptRequest<Shape>& request) {
-  run<Shape::kThreads, State<Shape>>(stream, request.batch.blocks, [&](const auto& group, State<Shape>& shared) {
+  run<Shape::kThreads, State<Shape>>(stream, request.batch.blocks, [=](const auto& group, State<Shape>& shared) {
     encrypt_block<Shape>(group, request, shared);
   });
 }
@@ -188,12 +275,12 @@ template <class Shape>
 void launch_encrypt_public(Stream stream, const PublicRequest<Shape>& request) {
   run<Shape::kThreads, PublicState<Shape>>(
       stream, request.message.batch.blocks,
-      [&](const auto& group, PublicState<Shape>& shared) { encrypt_public_block<Shape>(group, request, shared); });
+      [=](const auto& group, PublicState<Shape>& shared) { encrypt_public_block<Shape>(group, request, shared); });
 }
 
 template <class Shape>
 void launch_open(Stream stream, const OpenRequest<Shape>& request) {
-  run<Shape::kThreads, State<Shape>>(stream, request.batch.blocks, [&](const auto& group, State<Shape>& shared) {
+  run<Shape::kThreads, State<Shape>>(stream, request.batch.blocks, [=](const auto& group, State<Shape>& shared) {
     open_block<Shape>(group, request, shared);
   });
 }
@@ -201,23 +288,23 @@ void launch_open(Stream stream, const OpenRequest<Shape>& request) {
 template <class Shape>
 void launch_sum(Stream stream, const SumRequest<Shape>& request) {
   run<Shape::kThreads, Nothing>(stream, request.batch.blocks,
-                                [&](const auto& group, Nothing&) { sum_block<Shape>(group, request); });
+                                [=](const auto& group, Nothing&) { sum_block<Shape>(group, request); });
 }
 
 template <class Shape>
 void launch_move(Stream stream, const MoveRequest<Shape>& request) {
-  run<Shape::kThreads, State<Shape>>(stream, request.batch.blocks, [&](const auto& group, State<Shape>& shared) {
+  run<Shape::kThreads, State<Shape>>(stream, request.batch.blocks, [=](const auto& group, State<Shape>& shared) {
     move_block<Shape>(group, request, shared.row);
   });
 }
 
 void launch_wipe(Stream stream, const WipeRequest& request) {
-  run<kWipeThreads, Nothing>(stream, kWipeBlocks, [&](const auto& group, Nothing&) { wipe_block(group, request); });
+  run<kWipeThreads, Nothing>(stream, kWipeBlocks, [=](const auto& group, Nothing&) { wipe_block(group, request); });
 }
 
 void launch_tag(Stream stream, const TagRequest& request, std::uint64_t pieces) {
   run<kTagThreads, TagState>(stream, pieces,
-                             [&](const auto& group, TagState& shared) { tag_block(group, request, shared); });
+                             [=](const auto& group, TagState& state) { tag_block(group, request, state); });
 }
 
 PPPML_CUDA_INSTANTIATE(P31)

@@ -11,7 +11,7 @@ from pppml_fast import cuda
 from pppml_fast.aggregation.opened import Grid, HostSum, Open, OpenedSum, Read
 from pppml_fast.cipher import OpeningKey
 from pppml_fast.cipher.wire import Header
-from pppml_fast.cuda.arrays import device_tensors
+from pppml_fast.cuda.arrays import DeviceTensors, device_tensors
 from pppml_fast.errors import DeviceError
 from pppml_fast.params import CkksParams
 
@@ -37,12 +37,13 @@ class DeviceSum(OpenedSum):
     def try_first(self, key: OpeningKey, header: Header, grid: Grid, read: Read) -> None:
         """In place: a wrong key leaves zeros in that chunk."""
         start, stop = grid[0]
-        cuda.decrypt_range(key, header, start, stop, [read(0)], self._target(), self.divisor)
+        cuda.decrypt_range(key, header, start, stop, [read(0)], self._tensors(), self.divisor)
 
     def open_all(self, key: OpeningKey, header: Header, grid: Grid, read: Read) -> None:
+        tensors = self._tensors()
         try:
             for index, (start, stop) in enumerate(grid):
-                cuda.decrypt_range(key, header, start, stop, [read(index)], self._target(), self.divisor)
+                cuda.decrypt_range(key, header, start, stop, [read(index)], tensors, self.divisor)
         except BaseException:
             self.wipe()
             raise
@@ -53,7 +54,7 @@ class DeviceSum(OpenedSum):
         host.divisor = self.divisor
         try:
             host.fill(grid, open_)
-            device_tensors(self._target(), "out", writable=True).take(host.mean)
+            self._tensors().take(host.mean)
         except BaseException:
             self.wipe()
             raise
@@ -64,7 +65,8 @@ class DeviceSum(OpenedSum):
             with contextlib.suppress(DeviceError):
                 cuda.wipe(self.mean)
 
-    def _target(self) -> Any:
+    def _tensors(self) -> DeviceTensors:
+        """Where the mean goes, looked at once: a large model has many tensors, and its sum many chunks."""
         if self.mean is None:
             self.mean = cuda.DeviceArray(self._length, np.float32, device=self._device, stream=self._stream)
-        return self.mean
+        return device_tensors(self.mean, "out", writable=True)

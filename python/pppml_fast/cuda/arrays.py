@@ -183,8 +183,11 @@ def device_tensors(
     """The float tensors of ``values``, one or a list, all of one device: ``device``, or that of the first.
 
     ``stream`` waits for those who are still writing to them. Raises InputError that names the tensor for host memory,
-    another device, gaps between elements, another dtype or read-only memory; DeviceError where there is no device.
+    another device, gaps between elements, another dtype or read-only memory; DeviceError where there is no device. What
+    was made here before is returned as it is.
     """
+    if isinstance(values, DeviceTensors):
+        return values
     items = list(values) if isinstance(values, list | tuple) else [values]
     found = _device_of(items, device)
     check_device(found)

@@ -38,6 +38,7 @@ def pytest_sessionstart() -> None:
         pytest.exit(f"no device to test: {reason}", returncode=2)
 
 
+PLAY = os.environ.get("PPPML_CUDA_HOST", "")  # what the played device plays in all tests that do not say otherwise
 PLAYED = cuda.is_available() and cuda.device_info(0).capability == (0, 0)
 
 
@@ -59,6 +60,6 @@ def nothing_is_left_on_the_device(monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     if not PLAYED:
         yield
         return
-    monkeypatch.delenv("PPPML_CUDA_HOST", raising=False)
+    monkeypatch.setenv("PPPML_CUDA_HOST", PLAY)
     yield
-    monkeypatch.delenv("PPPML_CUDA_HOST", raising=False)
+    monkeypatch.setenv("PPPML_CUDA_HOST", PLAY)

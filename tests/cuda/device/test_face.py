@@ -283,6 +283,7 @@ def test_memory_is_given_back() -> None:
     params = make()
     x = weights(params)
     cuda.encrypt(pf.CollectiveKey.generate(params), DeviceArray.from_host(x), CONTEXT).check()
+    _native.cuda.synchronize(0, 0)
     before = cuda.device_info(0).free_memory
     key = pf.CollectiveKey.generate(params)
     ciphertext = cuda.encrypt(key, DeviceArray.from_host(x), CONTEXT)
@@ -290,4 +291,5 @@ def test_memory_is_given_back() -> None:
     ciphertext.to_bytes()
     assert cuda.device_info(0).free_memory < before
     del ciphertext
+    _native.cuda.synchronize(0, 0)
     assert cuda.device_info(0).free_memory == before
