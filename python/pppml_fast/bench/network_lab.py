@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from pppml_fast.errors import ConfigError
+from pppml_fast.site.addresses import free_addresses
 
 __all__ = ["Lab", "namespaces_refused"]
 
@@ -67,7 +67,7 @@ class Lab(AbstractContextManager["Lab"]):
         if self.mbit is not None:
             return {name: f"{_host(index)}:{port}" for index, name in enumerate(self._parties)}
         if not self._isolated:
-            return dict(zip(self._parties, _free_addresses(len(self._parties)), strict=True))
+            return dict(zip(self._parties, free_addresses(len(self._parties)), strict=True))
         return {name: f"127.0.0.1:{port + index}" for index, name in enumerate(self._parties)}
 
     @property
@@ -116,15 +116,6 @@ def namespaces_refused() -> str:
             return ""
     except ConfigError as error:
         return str(error)
-
-
-def _free_addresses(count: int) -> list[str]:
-    """Loopback addresses that nobody listens at now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
 
 
 def _host(index: int) -> str:

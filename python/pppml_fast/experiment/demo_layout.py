@@ -5,8 +5,6 @@ A star has a coordinator beside them, to which all dial out: no site listens.
 
 from __future__ import annotations
 
-import socket
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from pppml_fast.experiment.config_file import load_config
 from pppml_fast.experiment.files import write_text
 from pppml_fast.experiment.phantom_files import write_phantoms
 from pppml_fast.imaging import DEFAULT_HOSPITALS, PhantomHospital
+from pppml_fast.site.addresses import free_addresses
 from pppml_fast.site.authority import TrialAuthority
 from pppml_fast.site.federation_file import FederationFile
 from pppml_fast.site.keys import SiteKeys
@@ -80,7 +79,7 @@ def lay_out(out: Path, *, rounds: int, seed: int = 0, star: bool = False) -> tup
     write_text(experiment, tomlkit.dumps(_experiment(parties, rounds, seed)))
     nodes = [DemoSite(name, out / name) for name in (*names, *([COORDINATOR] if star else []))]
     listening = [COORDINATOR] if star else names
-    addresses = dict(zip(listening, _free_addresses(len(listening)), strict=True))
+    addresses = dict(zip(listening, free_addresses(len(listening)), strict=True))
     _found(out, nodes, experiment, addresses)
     for node in nodes:
         data = None if node.coordinates else lists[names.index(node.name)]
@@ -151,12 +150,3 @@ def _node(node: DemoSite, data: Path | None, address: str | None, members: int) 
         "experiment": {"path": "../experiment.toml"},
         "data": {"kind": "datalists", "path": f"../data/{data.name}"},
     }
-
-
-def _free_addresses(count: int) -> list[str]:
-    """Loopback addresses that nobody listens at now."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
