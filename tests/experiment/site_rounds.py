@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ from pppml_fast.experiment.study import Study, site_study
 Update = list[NDArray[np.float32]]
 Result = tuple[NDArray[np.float32], NDArray[np.float32] | None]
 """What a site hands in, and where the mean may go."""
+
+
+@contextmanager
+def driven_sites(study: Study, folder: Path, track: str) -> Iterator[list[DrivenSite]]:
+    """All sites of a study, each with a folder of its own below ``folder``."""
+    made = [DrivenSite(study, index, folder / name, track) for index, name in enumerate(study.party_names)]
+    yield made
+    for site in made:
+        site.training.close()
 
 
 class DrivenSite:

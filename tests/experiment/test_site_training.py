@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load, save
-from site_rounds import DrivenSite, mean_of, outcomes_of
+from site_rounds import DrivenSite, driven_sites, mean_of, outcomes_of
 
 from pppml_fast.errors import ConfigError, DataError, InputError, SiteError
 from pppml_fast.experiment import build_config
@@ -45,10 +45,8 @@ def whole(study: Study) -> TrackResult:
 @pytest.fixture
 def sites(study: Study, tmp_path: Path) -> Iterator[list[DrivenSite]]:
     """Three sites, each with a folder of its own."""
-    made = [DrivenSite(study, index, tmp_path / name, TRACK) for index, name in enumerate(study.party_names)]
-    yield made
-    for site in made:
-        site.training.close()
+    with driven_sites(study, tmp_path, TRACK) as made:
+        yield made
 
 
 def one_round(study: Study, sites: list[DrivenSite], number: int) -> set[StateId]:

@@ -17,7 +17,7 @@ pytest.importorskip("cryptography.hazmat.primitives.asymmetric.mlkem")
 from played_torch import PlayedTensor, on_device, play_torch, shared  # noqa: E402
 
 import tiny_study  # noqa: E402  # isort: skip
-from site_rounds import DrivenSite, outcomes_of  # noqa: E402  # isort: skip
+from site_rounds import DrivenSite, driven_sites, outcomes_of  # noqa: E402  # isort: skip
 
 from pppml_fast import CkksParams, ConfigError, InputError  # noqa: E402
 from pppml_fast.cuda import DeviceArray  # noqa: E402
@@ -241,10 +241,8 @@ def test_noise_is_added_to_copies_on_the_host(npz: Path) -> None:
 
 @pytest.fixture
 def sites(study: Study, tmp_path: Path) -> Iterator[list[DrivenSite]]:
-    made = [DrivenSite(study, index, tmp_path / name, TRACK) for index, name in enumerate(study.party_names)]
-    yield made
-    for site in made:
-        site.training.close()
+    with driven_sites(study, tmp_path, TRACK) as made:
+        yield made
 
 
 def one_round(study: Study, sites: list[DrivenSite], number: int) -> set[Any]:
