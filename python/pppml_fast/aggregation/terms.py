@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pppml_fast.cipher import Ciphertext, CollectiveKey
+from pppml_fast.cipher.pieces import EncryptionInPieces
 from pppml_fast.cipher.sum_check import SumCheck
 from pppml_fast.errors import ProtocolError
 from pppml_fast.params import CkksParams
 from pppml_fast.quantize import quantize_counting
 
-__all__ = ["EncryptedTerm", "FloatTerm", "Pieces", "PlainTerm", "StoredTerm", "Term", "slices"]
+__all__ = ["EncryptedTerm", "FloatTerm", "PlainTerm", "StoredTerm", "Term", "slices"]
 
 _INT32_LIMIT = 1 << 31
 
@@ -33,35 +34,13 @@ class Term(Protocol):
         """Blocks [start, stop) to ``out``, plus what came in; refused, ``out`` holds nothing of them."""
 
 
-class Pieces(Protocol):
-    """An encryption made range by range: `cipher.pieces.EncryptionInPieces`, or its counterpart on a device."""
-
-    blocks: int
-    length: int
-    clipped: int
-    prepared: float
-
-    @property
-    def finished(self) -> bool:
-        """Whether every block was encrypted."""
-
-    def packed_bytes(self, start: int, stop: int) -> int:
-        """Bytes of blocks [start, stop) on the wire."""
-
-    def write(self, start: int, stop: int, out: memoryview, incoming: memoryview | None = None) -> None:
-        """Encrypt the next blocks, packed, plus what came in; refused, ``out`` holds zeros."""
-
-    def close(self) -> None:
-        """Forget key and values."""
-
-
 class EncryptedTerm:
     """An encryption that is never stored, and its sum check's tag where ``check_key`` is given.
 
     The tag is that of what left less that of what came in. The key ends with the last block.
     """
 
-    def __init__(self, key: CollectiveKey, pieces: Pieces, params: CkksParams, check_key: bytes | None):
+    def __init__(self, key: CollectiveKey, pieces: EncryptionInPieces, params: CkksParams, check_key: bytes | None):
         self._key, self._pieces = key, pieces
         made = None if check_key is None else [SumCheck(params, pieces.length, check_key) for _ in range(2)]
         self._checks = made

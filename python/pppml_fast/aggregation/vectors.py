@@ -21,8 +21,8 @@ from pppml_fast import cuda
 from pppml_fast.aggregation.base import Values, check_finite, value_parts
 from pppml_fast.aggregation.opened import HostSum, OpenedSum, check_mean_target
 from pppml_fast.aggregation.opened_on_device import DeviceSum
-from pppml_fast.aggregation.terms import Pieces
 from pppml_fast.cipher import Ciphertext, CollectiveKey, PublicKey
+from pppml_fast.cipher.pieces import EncryptionInPieces
 from pppml_fast.cuda.arrays import DeviceTensors, device_tensors
 from pppml_fast.cuda.device import device_scheme
 from pppml_fast.errors import InputError
@@ -52,7 +52,7 @@ class Vector(ABC):
         """
 
     @abstractmethod
-    def encrypt_in_pieces(self, key: CollectiveKey, context: bytes, weight: float) -> Pieces:
+    def encrypt_in_pieces(self, key: CollectiveKey, context: bytes, weight: float) -> EncryptionInPieces:
         """The encryption under a collective key, made range by range as it is asked for."""
 
     @abstractmethod
@@ -64,10 +64,11 @@ class Vector(ABC):
         """The values as flat arrays of the host, for sums that are not encrypted."""
 
     @abstractmethod
-    def opened(self, params: CkksParams, out: Any) -> OpenedSum:
+    def opened(self, params: CkksParams, out: Any, *, by_host: bool = False) -> OpenedSum:
         """Where the mean will go: ``out``, or new memory beside the values'. Holds none of the values.
 
-        Raises InputError unless ``out`` can take it, which may be the values' own memory; ParameterError where sums of
+        ``by_host``: whether the protocol opens its sums on the host wherever they go (`OpenedSum.fill`). Raises
+        InputError unless ``out`` can take the mean, which may be the values' own memory; ParameterError where sums of
         these parameters do not open there.
         """
 
@@ -113,7 +114,7 @@ class HostVector(Vector):
                 yield cipher.encrypt(number.to_bytes(12, "little"), b"", values[:filled].data.cast("B"))
                 filled, number = 0, number + 1
 
-    def encrypt_in_pieces(self, key: CollectiveKey, context: bytes, weight: float) -> Pieces:
+    def encrypt_in_pieces(self, key: CollectiveKey, context: bytes, weight: float) -> EncryptionInPieces:
         return key.encrypt_in_pieces(self.parts, context=context, weight=weight)
 
     def encrypt_under(self, key: PublicKey, weight: float) -> tuple[Ciphertext, int]:
@@ -122,7 +123,7 @@ class HostVector(Vector):
     def to_host(self) -> list[NDArray[Any]]:
         return self.parts
 
-    def opened(self, params: CkksParams, out: Any) -> OpenedSum:
+    def opened(self, params: CkksParams, out: Any, *, by_host: bool = False) -> OpenedSum:
         if out is not None:
             check_mean_target(out, self.parts, self.length)
         return HostSum(params, self.length, out)
@@ -133,34 +134,34 @@ class DeviceVector(Vector):
 
     def __init__(self, values: Any) -> None:
         self._tensors: DeviceTensors = device_tensors(values)
-        self._values = values
         self.length = self._tensors.length
         if not self.length:
             raise InputError("there is nothing to sum: the tensors have no values")
 
     def check_finite(self, names: Sequence[str] | None = None) -> None:
-        _, bad = cuda.tag_pieces(self._values, bytes(_BLOCK), _PIECE)
+        # The one pass over values on a device that encrypts nothing; its tags are not wanted here.
+        _, bad = cuda.tag_pieces(self._tensors, bytes(_BLOCK), _PIECE)
         self._refuse(bad, names)
 
     def tags(self, key: bytes, piece: int) -> Iterator[bytes]:
         block = Cipher(AES(key), ECB()).encryptor()  # GMAC is GHASH under AES(0), masked by AES(nonce, 1)
-        hashes, bad = cuda.tag_pieces(self._values, block.update(bytes(_BLOCK)), piece)
+        hashes, bad = cuda.tag_pieces(self._tensors, block.update(bytes(_BLOCK)), piece)
         self._refuse(bad, None)
         for number, hashed in enumerate(hashes):
             mask = block.update(number.to_bytes(12, "little") + (1).to_bytes(4, "big"))
             yield (hashed ^ np.frombuffer(mask, np.uint8)).tobytes()
 
-    def encrypt_in_pieces(self, key: CollectiveKey, context: bytes, weight: float) -> Pieces:
-        return cuda.encrypt_in_pieces(key, self._values, context, weight)
+    def encrypt_in_pieces(self, key: CollectiveKey, context: bytes, weight: float) -> EncryptionInPieces:
+        return cuda.encrypt_in_pieces(key, self._tensors, context, weight)
 
     def encrypt_under(self, key: PublicKey, weight: float) -> tuple[Ciphertext, int]:
-        encrypted = cuda.encrypt(key, self._values, weight=weight)
+        encrypted = cuda.encrypt(key, self._tensors, weight=weight)
         return encrypted.to_host(), encrypted.clipped
 
     def to_host(self) -> list[NDArray[Any]]:
         return self._tensors.to_host()
 
-    def opened(self, params: CkksParams, out: Any) -> OpenedSum:
+    def opened(self, params: CkksParams, out: Any, *, by_host: bool = False) -> OpenedSum:
         device = self._tensors.device
         device_scheme(params, device)
         if out is not None:
@@ -170,6 +171,8 @@ class DeviceVector(Vector):
                     f"out holds {target.length} values on device {target.device}; the mean has {self.length} on device "
                     f"{device}: give tensors of that length there, such as those of the update"
                 )
+            if by_host:
+                target.check_takes()
         return DeviceSum(params, self.length, out, device, self._tensors.stream)
 
     def _refuse(self, bad: int | None, names: Sequence[str] | None) -> None:

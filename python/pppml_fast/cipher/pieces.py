@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from pppml_fast.cipher.secrecy import Secret
-from pppml_fast.cipher.symmetric import SymmetricMessage
 from pppml_fast.errors import KeyReuseError
+from pppml_fast.params import CkksParams
 
 __all__ = ["EncryptionInPieces"]
+
+
+class MessageInPieces(Protocol):
+    """A message under its key: `SymmetricMessage`, or its counterpart on a device. Ranges come in order."""
+
+    params: CkksParams
+    length: int
+    prepared: int
+    clipped: int
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+
+    def packed_bytes(self, start: int, stop: int) -> int:
+        """Bytes of blocks ``[start, stop)`` on the wire."""
+
+    def write(self, start: int, stop: int, out: memoryview, incoming: memoryview | None = None) -> None:
+        """Encrypt blocks ``[start, stop)``, packed, plus what came in; refused, ``out`` holds zeros."""
+
+    def close(self) -> None:
+        """Forget the key, and what was made ahead."""
 
 
 class EncryptionInPieces(Secret):
@@ -16,8 +40,8 @@ class EncryptionInPieces(Secret):
     those that were clipped so far, ``prepared`` is the fraction of the blocks whose pads were ready.
     """
 
-    def __init__(self, message: SymmetricMessage) -> None:
-        self._message: SymmetricMessage | None = message
+    def __init__(self, message: MessageInPieces) -> None:
+        self._message: MessageInPieces | None = message
         self.blocks, self.length = message.blocks, message.length
         self.prepared = message.prepared / message.blocks if message.blocks else 0.0
         self.clipped = 0
@@ -42,7 +66,7 @@ class EncryptionInPieces(Secret):
         CiphertextError on an incoming residue that is not below its prime: ``out`` then holds zeros, nothing of the
         range was given out, and it may be asked for again. The key is forgotten with the last block.
         """
-        if self._message is None or start != self._next:
+        if self._message is None or start != self._next or not start < stop <= self.blocks:
             raise KeyReuseError(
                 f"blocks {start} .. {stop} of this encryption were made before, or its key is destroyed"
             )

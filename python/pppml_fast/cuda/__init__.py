@@ -11,7 +11,7 @@ from pppml_fast.cuda.device import DeviceInfo, device_count, device_info, is_ava
 from pppml_fast.cuda.encryption import encrypt, encrypt_onto
 from pppml_fast.cuda.identity import tag_pieces
 from pppml_fast.cuda.opening import decrypt, decrypt_range
-from pppml_fast.cuda.pieces import EncryptionInPieces, encrypt_in_pieces
+from pppml_fast.cuda.pieces import encrypt_in_pieces
 from pppml_fast.errors import DeviceError, DeviceMemoryError
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "DeviceError",
     "DeviceInfo",
     "DeviceMemoryError",
-    "EncryptionInPieces",
     "add",
     "decrypt",
     "decrypt_range",

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from pppml_fast import _native
 from pppml_fast.cipher import CollectiveKey
 from pppml_fast.cipher.expansion import check_bytes32
-from pppml_fast.cipher.secrecy import Secret
+from pppml_fast.cipher.pieces import EncryptionInPieces
 from pppml_fast.cuda.arrays import DeviceArray
 from pppml_fast.cuda.device import device_scheme, native_errors
 from pppml_fast.cuda.encryption import DeviceMessage
 from pppml_fast.cuda.pending import Pending
 from pppml_fast.errors import CiphertextError, DeviceError, InputError, KeyReuseError
 
-__all__ = ["EncryptionInPieces", "encrypt_in_pieces"]
+__all__ = ["encrypt_in_pieces"]
 
 
 class _Place(NamedTuple):
@@ -38,48 +38,31 @@ class _Queued(NamedTuple):
     pending: Pending
 
 
-class EncryptionInPieces(Secret):
-    """The ciphertext of one message whose blocks are encrypted in order, each once, as `cipher.pieces` has it.
+class _StagedMessage(DeviceMessage):
+    """A message on a device whose packed ranges go to the host, each once and in order: a `MessageInPieces`.
 
-    Where nothing comes in, the next range is encrypted and copied while the caller sends the last one. The tensors are
-    read when their blocks are encrypted: they must stay as they are until the last range.
+    Where nothing comes in, the next range is encrypted and copied while the caller sends the last one.
     """
 
-    prepared = 0.0
-
-    def __init__(self, message: DeviceMessage) -> None:
-        self._message: DeviceMessage | None = message
-        self.blocks, self.length = message.blocks, message.length
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.clipped = 0
-        self._params, self._next = message.params, 0
-        self._device, self._stream = message.tensors.device, message.tensors.stream
+        self._device, self._stream = self.tensors.device, self.tensors.stream
         self._places: list[_Place] = []
         self._ahead: _Queued | None = None
 
-    def __repr__(self) -> str:
-        return f"cuda.EncryptionInPieces(length={self.length}, {self._next} of {self.blocks} blocks made, <hidden>)"
-
-    @property
-    def finished(self) -> bool:
-        """Whether every block was encrypted."""
-        return self._next == self.blocks
-
     def packed_bytes(self, start: int, stop: int) -> int:
-        """Bytes of blocks ``[start, stop)`` on the wire."""
-        return int(self._params._scheme.packed_bytes(self.length, True, start, stop))
+        return int(self.params._scheme.packed_bytes(self.length, True, start, stop))
 
     def write(self, start: int, stop: int, out: memoryview, incoming: memoryview | None = None) -> None:
-        """Encrypt the next blocks ``[start, stop)`` to ``out``, packed, plus what came in, packed; both of the host.
+        """Blocks ``[start, stop)`` to ``out``, plus what came in; both of the host, ``out`` may be ``incoming``.
 
-        Raises KeyReuseError on any other range than the next one and after `close`; InputError on NaN or Inf, and on
-        memory of another size; CiphertextError on an incoming residue that is not below its prime: ``out`` then holds
-        zeros, nothing of the range was given out, and it may be asked for again. The same for DeviceError and
-        DeviceMemoryError. The key is forgotten with the last block.
+        Raises InputError on NaN or Inf, and on memory of another size; CiphertextError on an incoming residue that is
+        not below its prime; KeyReuseError once the key is destroyed; DeviceError, DeviceMemoryError. ``out`` then holds
+        zeros.
         """
-        if self._message is None or start != self._next or not start < stop <= self.blocks:
-            raise KeyReuseError(
-                f"blocks {start} .. {stop} of this encryption were made before, or its key is destroyed"
-            )
+        if self._key is None:
+            raise KeyReuseError("the key of this encryption was destroyed; generate a fresh one for the next attempt")
         size, target = self.packed_bytes(start, stop), np.frombuffer(out, np.uint8)
         for name, given in (("out", target.nbytes), ("incoming", size if incoming is None else incoming.nbytes)):
             if given != size:
@@ -92,18 +75,12 @@ class EncryptionInPieces(Secret):
             raise
         target[:] = self._places[queued.place].bytes[:size]
         self.clipped += findings[0]
-        self._next = stop
-        if self.finished:
-            self.close()
-        elif incoming is None:
+        if incoming is None and stop < self.blocks:
             self._read_ahead(stop, min(2 * stop - start, self.blocks), 1 - queued.place)
 
     def close(self) -> None:
-        """Forget the key and the values; what is not encrypted yet never will be."""
         self._drop_ahead()
-        if self._message is not None:
-            self._message.close()
-        self._message = None
+        super().close()
         self._places.clear()
 
     def __del__(self) -> None:
@@ -137,7 +114,6 @@ class EncryptionInPieces(Secret):
 
     def _queue(self, start: int, stop: int, place: int, incoming: memoryview | None) -> _Queued:
         """Encrypt a range on the device and copy it to pinned memory, in the order of the stream."""
-        assert self._message is not None
         size = self.packed_bytes(start, stop)
         self._make_room(size)
         target, pinned, staged = self._places[place]
@@ -147,7 +123,7 @@ class EncryptionInPieces(Secret):
                     staged[:size] = incoming
                     _native.cuda.to_device(self._device, self._stream, target.address, staged[:size])
                 added = 0 if incoming is None else target.address
-                pending = self._message.encrypt(target.address, True, added, (target, pinned), start, stop)
+                pending = self.encrypt(target.address, True, added, (target, pinned), start, stop)
                 _native.cuda.queue_to_host(self._device, self._stream, pinned, target.address, size)
         except BaseException:
             # What was queued until then still reads the place: it may neither be filled again nor given back.
@@ -184,7 +160,7 @@ def encrypt_in_pieces(
     The bits are those of ``key.encrypt_in_pieces`` of their copies. Bytes go to the host through pinned memory. NaN and
     Inf are found when their range is encrypted. The key is used from here on. Raises what :func:`encrypt` does.
     """
-    message = DeviceMessage(key.params, check_bytes32("context", context), x, weight, reference, stream)
+    message = _StagedMessage(key.params, check_bytes32("context", context), x, weight, reference, stream)
     device_scheme(message.params, message.tensors.device)  # refuses what no kernel serves before the key is used
     key._claim_for(message)  # type: ignore[arg-type]
     return EncryptionInPieces(message)

@@ -104,6 +104,18 @@ def test_a_range_is_given_out_once_and_none_after_the_end() -> None:
         cuda.encrypt_in_pieces(key, x, CONTEXT)
 
 
+def test_a_key_that_is_destroyed_ends_its_encryption() -> None:
+    params = make()
+    key = pf.CollectiveKey.generate(params)
+    pieces = cuda.encrypt_in_pieces(key, DeviceArray.from_host(weights(params)), CONTEXT)
+    written(pieces, 0, 2)
+    message: Any = pieces._message
+    key.destroy()
+    assert message._ahead is None and not message._places
+    with pytest.raises(KeyReuseError, match="was destroyed"):
+        written(pieces, 2, 4)
+
+
 def test_a_foreign_residue_leaves_zeros_and_the_range_may_be_asked_for_again() -> None:
     params = make()
     x, one, other = weights(params), *twins(params)
@@ -133,11 +145,12 @@ def test_what_was_read_ahead_does_not_outlive_the_encryption(monkeypatch: pytest
     params = make()
     pieces = cuda.encrypt_in_pieces(pf.CollectiveKey.generate(params), DeviceArray.from_host(weights(params)), CONTEXT)
     written(pieces, 0, 2)
-    ahead = pieces._ahead
+    message: Any = pieces._message
+    ahead = message._ahead
     assert ahead is not None
-    staged = pieces._places[ahead.place].bytes
+    staged = message._places[ahead.place].bytes
     assert staged.any()
-    del pieces
+    del pieces, message
     gc.collect()
     assert not staged.any()
 
