@@ -137,8 +137,8 @@ class Aggregator(ABC):
 
         With ``weight``, this party's public weight of the roster, the vectors are taken as model updates
         and the weighted mean is returned; updates may be tensors of a CUDA device, whose mean is a `cuda.DeviceArray`
-        there. Raises InputError on values that are not finite or, without a
-        weight, out of the declared range; ProtocolError when the attempt was refused.
+        there. Raises InputError on values that are not finite or, without a weight, out of the declared range;
+        ProtocolError when the attempt was refused.
         """
 
 

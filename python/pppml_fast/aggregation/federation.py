@@ -86,9 +86,9 @@ class Federation:
         """The weighted mean of the clipped updates: sum of p_i * clip(x_i), divided by the live weights.
 
         ``updates`` are float arrays, or tensors of a CUDA device, or lists of either in layout order, one per party.
-        Those of a device are encrypted there, and the mean is opened there. Raises InputError on values that
-        are not finite (by tensor name) or of wrong length; ProtocolError when the round was refused or could
-        not finish; OpeningError when the sum failed its checks; KeyReuseError on a spent update.
+        Those of a device are encrypted there, and the mean is opened there. Raises InputError on values that are not
+        finite (by tensor name) or of wrong length; ProtocolError when the round was refused or could not finish;
+        OpeningError when the sum failed its checks; KeyReuseError on a spent update.
         """
         names = self.layout.names if self.layout is not None else None
         vectors = {name: self._checked(updates, name, names) for name in self.parties}

@@ -16,16 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pppml_fast.aggregation.attempt_state import ENDED_WITHOUT_SUM, PeerAbandonedError, State
-from pppml_fast.aggregation.base import Values
 from pppml_fast.aggregation.messages import MessageType
-from pppml_fast.aggregation.opened_on_device import check_takes_host_sums
 from pppml_fast.aggregation.party import PartyMachine, Source
 from pppml_fast.aggregation.payloads import Abandon, AbandonReason, Announce, Chunk, Digest
 from pppml_fast.aggregation.session import Message
 from pppml_fast.aggregation.spool import SumStore
 from pppml_fast.aggregation.streams import Piece, RingPass, StreamBrokenError, chunk_grid
 from pppml_fast.aggregation.terms import PlainCodec, StoredTerm
-from pppml_fast.aggregation.vectors import Vector
 from pppml_fast.cipher import Ciphertext, PublicKey, SecretKey, keygen
 from pppml_fast.errors import DeviceError, OpeningError, PppmlError, ProtocolError
 from pppml_fast.transport.base import Outgoing
@@ -39,6 +36,8 @@ class InitiatorParty(PartyMachine):
     Unlike the other protocols' parties it holds its encryption in memory, and the initiator the sum's, too: two
     polynomials, which are not encrypted or opened in pieces.
     """
+
+    _opens_on_host = True
 
     def _set_up(self) -> None:
         self._order: tuple[int, ...] = ()
@@ -237,10 +236,6 @@ class InitiatorParty(PartyMachine):
             return self._stop(AbandonReason.REFUSED, OpeningError(f"the sum cannot be read: {error}"))
         self._finish(announced.contributors, opened, announced.digest)
         return []
-
-    def contribute(self, values: Values | Vector, weight: float = 1.0, *, out: Any = None) -> list[Outgoing]:
-        check_takes_host_sums(out)
-        return super().contribute(values, weight, out=out)
 
     # --- states -------------------------------------------------------------------------------------------
 

@@ -15,13 +15,7 @@ from pppml_fast.cuda.arrays import DeviceTensors, device_tensors
 from pppml_fast.errors import DeviceError
 from pppml_fast.params import CkksParams
 
-__all__ = ["DeviceSum", "check_takes_host_sums"]
-
-
-def check_takes_host_sums(out: Any) -> None:
-    """Raise InputError where a mean that is opened on the host cannot be written to ``out``, tensors of a device."""
-    if out is not None and cuda.is_device_value(out):
-        device_tensors(out, "out", writable=True).check_takes()
+__all__ = ["DeviceSum"]
 
 
 class DeviceSum(OpenedSum):

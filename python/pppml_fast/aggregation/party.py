@@ -75,6 +75,9 @@ class PartyMachine(Intake):
     members.
     """
 
+    _opens_on_host = False
+    """Whether sums are opened on the host, wherever their means go."""
+
     def __init__(
         self,
         session: Session,
@@ -169,7 +172,7 @@ class PartyMachine(Intake):
         if self.state is not State.PREPARING or now.length:
             raise ProtocolError(f"a vector cannot be handed in while {now.id} is {self.state.value}")
         vector = vector_of(values)
-        opened = vector.opened(now.params, out)
+        opened = vector.opened(now.params, out, by_host=self._opens_on_host)
         now.update = self._bind_update(vector)
         now.vector, now.opened, now.weight, now.length = vector, opened, weight, vector.length
         return self._guarded(self._on_values)

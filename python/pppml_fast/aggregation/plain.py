@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pppml_fast.aggregation.attempt_state import State, divisor
-from pppml_fast.aggregation.base import Values
 from pppml_fast.aggregation.messages import MessageType
 from pppml_fast.aggregation.opened import HostSum, OpenedSum
-from pppml_fast.aggregation.opened_on_device import check_takes_host_sums
 from pppml_fast.aggregation.party import PartyMachine, Source
 from pppml_fast.aggregation.payloads import AbandonReason
 from pppml_fast.aggregation.session import Message
@@ -52,6 +50,8 @@ class PlainBlocks:
 class PlainParty(PartyMachine):
     """One member of a plain session: everyone along the route can read what passes."""
 
+    _opens_on_host = True
+
     def _set_up(self) -> None:
         self._term: PlainTerm | FloatTerm | None = None
         self._stream_pass: RingPass | StarPass | None = None
@@ -60,10 +60,6 @@ class PlainParty(PartyMachine):
             MessageType.CHUNK: self._on_stream,
             MessageType.RETURN: self._on_stream,
         }
-
-    def contribute(self, values: Values | Vector, weight: float = 1.0, *, out: Any = None) -> list[Outgoing]:
-        check_takes_host_sums(out)
-        return super().contribute(values, weight, out=out)
 
     def _bind_update(self, vector: Vector) -> bytes:
         """Nothing is encrypted here, so nothing is spent."""
