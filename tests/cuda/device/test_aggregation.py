@@ -11,7 +11,7 @@ from fakes import Bfloat16
 
 pytest.importorskip("cryptography.hazmat.primitives.asymmetric.mlkem")
 
-from aggregation_support import LAYOUT, NAMES, SIZE, expected_integers, federation, kind_of, parameters, vectors
+from aggregation_support import NAMES, SIZE, expected_integers, federation, kind_of, parameters, vectors
 
 from pppml_fast import (
     CkksParams,
@@ -194,27 +194,36 @@ def test_a_refused_sum_leaves_zeros(topology: str) -> None:
 
 
 def test_only_ciphertext_leaves_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is copied to the host during a round: packed blocks, tags, reports; nothing of an update's length."""
+    """What is copied to the host during a round are packed chunks, each shorter than an update."""
     copied: list[int] = []
-    whole = _native.cuda.to_host
+    waited, queued = _native.cuda.to_host, _native.cuda.queue_to_host
 
-    def spy(device: int, stream: int, out: Any, address: int) -> None:
+    def to_host(device: int, stream: int, out: Any, address: int) -> None:
         copied.append(out.nbytes)
-        whole(device, stream, out, address)
+        waited(device, stream, out, address)
+
+    def queue_to_host(device: int, stream: int, out: Any, address: int, nbytes: int) -> None:
+        copied.append(nbytes)
+        queued(device, stream, out, address, nbytes)
 
     updates, live = vectors(), NAMES[:3]
     with federation() as fed:
         values = {name: on_device(vector) for name, vector in updates.items()}
         begin(fed, live)
-        chunk = fed.members["north"].session.roster.options.chunk_blocks * fed.params.ring_dimension * 4
-        monkeypatch.setattr(_native.cuda, "to_host", spy)
+        blocks, step = fed.params.block_count(SIZE), fed.members["north"].session.roster.options.chunk_blocks
+        chunks = {
+            int(fed.params._scheme.packed_bytes(SIZE, True, start, min(start + step, blocks)))
+            for start in range(0, blocks, step)
+        }
+        monkeypatch.setattr(_native.cuda, "to_host", to_host)
+        monkeypatch.setattr(_native.cuda, "queue_to_host", queue_to_host)
         contribute(fed, values, dict(values), live)
         assert {fed.members[name].state for name in live} == {State.FINISHED}
-        assert max(copied, default=0) <= chunk < 4 * SIZE
+        assert set(copied) == chunks and max(chunks) < 4 * SIZE
 
 
-def test_a_damaged_chunk_breaks_the_attempt_and_the_update_stays() -> None:
-    """The fused addition finds a residue that is none: nothing is given out, the update may be encrypted anew."""
+def test_an_attempt_that_comes_to_nothing_leaves_the_update() -> None:
+    """No chunk arrives: nothing was released, and the update may be encrypted anew."""
     updates, live = vectors(), NAMES[:3]
     with federation() as fed:
         values = {name: on_device(vector) for name, vector in updates.items()}
@@ -224,7 +233,7 @@ def test_a_damaged_chunk_breaks_the_attempt_and_the_update_stays() -> None:
             return [] if kind_of(delivery.data) is MessageType.CHUNK else [delivery.data]
 
         fed.network.tamper = tamper
-        contribute(fed, values, {}, live)
+        contribute(fed, values, dict(values), live)
         for name in live:
             fed.members[name].abandon()
         fed.network.tamper = None
@@ -232,6 +241,8 @@ def test_a_damaged_chunk_breaks_the_attempt_and_the_update_stays() -> None:
         assert np.array_equal(values["north"].to_host(), updates["north"])
 
 
-def test_the_layout_is_the_same_one() -> None:
-    assert LAYOUT.size == SIZE
-    assert cuda.is_device_value(in_tensors(vectors()["north"])) and not cuda.is_device_value(vectors()["north"])
+def test_what_lies_on_a_device_is_known_as_such() -> None:
+    update = vectors()["north"]
+    assert cuda.is_device_value(in_tensors(update)) and cuda.is_device_value(on_device(update))
+    assert cuda.is_device_value(Bfloat16(update))
+    assert not any(cuda.is_device_value(other) for other in (update, [update], [], None, 3.0))
